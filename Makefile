@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: MIT
+# One Makefile, no configure step. `make help` says what each target is for.
+# Sources are found by wildcard: a new .c file in a folder is built without an edit here.
+
+PREFIX   ?= /usr/local
+DESTDIR  ?=
+BUILD    ?= build
+CC       ?= gcc
+PKG      ?= pkg-config
+Q        := $(if $(V),,@)
+say       = $(if $(V),,@printf '  %-6s %s\n' $(1) '$(2)')
+
+VERSION  := 0.1.0
+SOVERSION:= 0
+
+# Debian packages: what builds and runs berth, then what its tests and tools need.
+DEPS_BUILD := build-essential pkg-config clang liburcu-dev libbpf-dev bpftool linux-libc-dev libjemalloc-dev \
+	libxxhash-dev libuv1-dev libjansson-dev libyajl-dev libsqlite3-dev libmicrohttpd-dev libsodium-dev \
+	libsystemd-dev
+DEPS_TEST  := libcmocka-dev valgrind strace clang-tidy cppcheck clang-format libclang-rt-14-dev sqlite3 curl \
+	procps python3 util-linux spin
+
+WARN     := -Wall -Wextra -Wshadow -Wconversion -Werror
+OPT      ?= -O2 -g
+SAN      ?=
+CPPFLAGS += -D_GNU_SOURCE -DBERTH_VERSION='"$(VERSION)"'
+CFLAGS   += -std=c11 $(OPT) $(WARN) $(SAN) -fno-semantic-interposition -fvisibility=hidden -fstack-protector-strong
+LDFLAGS  += $(SAN)
+
+PKGS_WRITER := libuv jansson yajl sqlite3 liburcu liburcu-cds jemalloc libmicrohttpd libsystemd
+PKGS_TOOLS  := jansson
+cflags_of = $(shell $(PKG) --cflags $(1) 2>/dev/null)
+libs_of   = $(shell $(PKG) --libs $(1) 2>/dev/null)
+WRITER_LIBS := $(call libs_of,$(PKGS_WRITER)) -lpthread
+TOOLS_LIBS  := $(call libs_of,$(PKGS_TOOLS))
+
+src    = $(sort $(wildcard $(1)/*.c))
+obj    = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
+SHM    := $(call obj,$(call src,shm))
+READER := $(call obj,$(call src,reader_lib))
+WRITER := $(call obj,$(filter-out writer/main.c,$(call src,writer)))
+TOOLS  := $(call obj,$(call src,tools))
+# tests/NN-name.c is a cmocka program; tests/name.c is linked into all of them.
+TESTS  := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/[0-9]*.c)))
+TESTLIB:= $(call obj,$(filter-out $(wildcard tests/[0-9]*.c tests/fuzz_*.c),$(call src,tests)))
+FUZZ   := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/fuzz_*.c)))
+BENCH  := $(call obj,$(call src,bench))
+EXAMPLES := $(patsubst reader_lib/examples/%.c,$(BUILD)/examples/%,$(sort $(wildcard reader_lib/examples/*.c)))
+
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+.PHONY: all deps demo check check-asan check-tsan install uninstall format layers help clean
+
+## all: build everything (the default)
+all: $(BUILD)/berthd $(BUILD)/berth $(BUILD)/libberth.so $(BUILD)/libberth.a $(EXAMPLES)
+
+$(BUILD)/obj/%.o: %.c
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -fPIC -MMD -MP -c -o $@ $<
+
+$(BUILD)/berthd: $(call obj,writer/main.c) $(WRITER) $(SHM)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(WRITER_LIBS)
+
+$(BUILD)/berth: $(TOOLS) $(READER) $(SHM)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(TOOLS_LIBS)
+
+$(BUILD)/libberth.a: $(READER) $(SHM)
+	$(call say,AR,$@)
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
+
+$(BUILD)/libberth.so.$(SOVERSION): $(READER) $(SHM) reader_lib/libberth.map
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDFLAGS) -shared -Wl,-soname,libberth.so.$(SOVERSION) -Wl,--version-script=reader_lib/libberth.map \
+		$(if $(SAN),,-Wl,-z,defs) -o $@ $(READER) $(SHM)
+$(BUILD)/libberth.so: $(BUILD)/libberth.so.$(SOVERSION)
+	$(Q)ln -sf $(<F) $@
+
+$(BUILD)/examples/%: reader_lib/examples/%.c $(BUILD)/libberth.a
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -Ireader_lib -Ishm -MMD -MP $(LDFLAGS) -o $@ $< $(BUILD)/libberth.a
+
+$(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TESTLIB) $(WRITER) $(READER) $(SHM)
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(WRITER_LIBS)
+
+# It measures from outside: libberth as a proxy links it, the writer as the daemon that it starts.
+$(BUILD)/bench/bench: $(BENCH) $(BUILD)/libberth.a
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^
+# `bench` is a folder too.
+.PHONY: bench
+## bench: the figures of the README, 5 minutes (BENCH_ARGS="--quick --json --only NAME" for less)
+bench: $(BUILD)/berthd $(BUILD)/bench/bench
+	$(Q)$(BUILD)/bench/bench $(BENCH_ARGS)
+
+# ---- for users ----------------------------------------------------------------------------------------------------
+
+## deps: install the Debian packages that building and testing need (root; once on a fresh machine)
+deps:
+	$(Q)missing=`for p in $(DEPS_BUILD) $(DEPS_TEST); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done`; \
+	if [ -n "$$missing" ]; then \
+		echo "  installing: "$$missing; \
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; } >$(or $(TMPDIR),/tmp)/berth-deps.log 2>&1 \
+			|| { tail -20 $(or $(TMPDIR),/tmp)/berth-deps.log; echo "cannot install the packages above: run as root, with a package mirror in reach"; exit 1; }; \
+	fi
+
+## demo: install, build, then show the main job: load, look-ups, migrations, a killed writer (root; a minute)
+demo: deps
+	$(Q)$(MAKE) --no-print-directory all $(BUILD)/tests/demo_reader
+	$(Q)BERTH_BUILD=$(BUILD) tests/demo
+
+## check: install, build, run all tests (before each commit)
+check: deps
+	$(Q)$(MAKE) --no-print-directory layers all $(TESTS) $(BUILD)/tests/demo_reader
+	$(Q)BERTH_BUILD=$(BUILD) tests/run $(TESTS)
+
+## check-asan: the tests under AddressSanitizer and UBSan, and a minute of each fuzzer (before a merge)
+check-asan: deps
+	$(Q)$(MAKE) --no-print-directory BUILD=$(BUILD)-asan OPT="-O1 -g -fno-omit-frame-pointer" \
+		SAN="-fsanitize=address,undefined -fno-sanitize-recover=undefined" check-sanitized
+	$(Q)$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=$(or $(FUZZ_SECONDS),60)
+
+## check-tsan: the tests that share memory between threads under ThreadSanitizer (before a merge)
+check-tsan: deps
+	$(Q)$(MAKE) --no-print-directory BUILD=$(BUILD)-tsan OPT="-O1 -g" SAN="-fsanitize=thread" check-sanitized
+
+.PHONY: check-sanitized fuzz lint
+check-sanitized: all $(TESTS) $(BUILD)/tests/demo_reader
+	$(Q)BERTH_BUILD=$(BUILD) BERTH_SANITIZED=1 tests/run $(TESTS)
+
+## fuzz: FUZZ_SECONDS (60) of each libFuzzer target
+fuzz: $(FUZZ)
+	$(Q)for f in $(FUZZ); do echo "  FUZZ   $$f"; mkdir -p $(BUILD)/corpus/$$(basename $$f); \
+		$$f -max_total_time=$(or $(FUZZ_SECONDS),60) -timeout=10 -rss_limit_mb=4096 -print_final_stats=1 -close_fd_mask=1 \
+			$(BUILD)/corpus/$$(basename $$f) 2>$$f.log || { tail -40 $$f.log; exit 1; }; \
+		grep -E 'stat::number_of_executed_units' $$f.log; done
+
+$(BUILD)/tests/fuzz_%: tests/fuzz_%.c $(wildcard shm/*.[ch] writer/*.[ch] reader_lib/*.[ch])
+	@mkdir -p $(@D)
+	$(call say,FUZZ,$@)
+	$(Q)clang $(CPPFLAGS) -std=c11 -O1 -g $(WARN) -Wno-unknown-warning-option -fsanitize=fuzzer,address,undefined \
+		-fno-sanitize-recover=undefined -o $@ $< $(filter-out writer/main.c,$(call src,writer)) $(call src,shm) \
+		$(call src,reader_lib) $(WRITER_LIBS)
+
+## model: the Promela models of the protocols, those that must pass and those that must fail (two minutes)
+.PHONY: model
+model: deps
+	$(Q)tests/model/run
+
+TIDY := -*,clang-analyzer-*,bugprone-*,-bugprone-easily-swappable-parameters,-bugprone-reserved-identifier,$\
+	-bugprone-narrowing-conversions,-bugprone-implicit-widening-of-multiplication-result,$\
+	-bugprone-assignment-in-if-condition,-bugprone-macro-parentheses,-bugprone-branch-clone,-bugprone-suspicious-include,$\
+	-clang-analyzer-security.insecureAPI.DeprecatedOrUnsafeBufferHandling
+## lint: clang-tidy and cppcheck over everything (before a merge)
+lint:
+	$(Q)cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
+		--suppress=missingIncludeSystem --suppress=normalCheckLevelMaxBranches -D_GNU_SOURCE \
+		-DBERTH_VERSION='"x"' shm reader_lib writer tools bench tests
+	$(Q)printf '%s\n' $(call src,shm) $(call src,reader_lib) $(call src,writer) $(call src,tools) $(call src,bench) | \
+		xargs -n 1 -P 2 sh -c 'clang-tidy --quiet --warnings-as-errors="*" --checks="$(TIDY)" "$$0" -- -std=c11 -D_GNU_SOURCE \
+		-DBERTH_VERSION="\"x\"" 2>/dev/null || exit 255'
+
+## install: programs, library, headers, manual pages, completion, units under DESTDIR/PREFIX
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include \
+		$(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man3 \
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	install -m 755 $(BUILD)/berthd $(BUILD)/berth $(DESTDIR)$(PREFIX)/bin
+	install -m 644 $(BUILD)/libberth.a $(DESTDIR)$(PREFIX)/lib
+	install -m 755 $(BUILD)/libberth.so.$(SOVERSION) $(DESTDIR)$(PREFIX)/lib
+	ln -sf libberth.so.$(SOVERSION) $(DESTDIR)$(PREFIX)/lib/libberth.so
+	install -m 644 reader_lib/berth.h shm/berth_errors.h $(DESTDIR)$(PREFIX)/include
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' reader_lib/berth.pc.in >$(DESTDIR)$(PREFIX)/lib/pkgconfig/berth.pc
+	install -m 644 reader_lib/berth.3 $(DESTDIR)$(PREFIX)/share/man/man3
+	$(BUILD)/berth man >$(DESTDIR)$(PREFIX)/share/man/man1/berth.1
+	$(BUILD)/berth completion >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/berth
+
+## uninstall: what install put there
+uninstall:
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,bin/berthd bin/berth lib/libberth.a lib/libberth.so lib/libberth.so.$(SOVERSION) \
+		include/berth.h include/berth_errors.h lib/pkgconfig/berth.pc share/man/man1/berth.1 share/man/man3/berth.3 \
+		share/bash-completion/completions/berth)
+
+## format: clang-format over all sources (before each commit)
+format:
+	$(Q)clang-format -i $(wildcard shm/*.[ch] reader_lib/*.[ch] reader_lib/examples/*.c writer/*.[ch] tools/*.[ch] \
+		bench/*.[ch] tests/*.[ch] bpf/*.[ch])
+
+# Folder: what it may include of the others.
+LAYERS := shm: reader_lib:shm writer:shm,bpf bpf:shm tools:reader_lib,shm bench:reader_lib,shm,writer
+## layers: fail when a folder includes what it must not know
+layers:
+	$(Q)bad=0; for l in $(LAYERS); do d=$${l%%:*}; may=`echo $${l#*:} | tr , '|'`; \
+		for f in $$d/*.[ch]; do [ -e "$$f" ] || continue; \
+			sed -n 's|^# *include "\.\./\([a-z_]*\)/.*|\1|p' $$f | grep -vxE "$${may:-none}" | sed "s|^|$$f includes |" ; \
+		done; done | grep . && exit 1 || exit 0
+
+## clean: remove what was built
+clean:
+	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan
+
+## help: this list
+help:
+	$(Q)sed -n 's/^## //p' $(MAKEFILE_LIST) | sort
+
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+.SECONDARY:

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: MIT
+ * What the files of bench share: options, measuring, reporting, a berthd to measure, and the list of workloads. The
+ * program is one process with one thread; it measures from outside, by libberth and the sockets, as a proxy would.
+ * Whatever goes wrong ends the program with a message (fail): a benchmark has nothing to save. */
+#ifndef BERTH_BENCH_BENCH_H
+#define BERTH_BENCH_BENCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* ---- workloads: one row each, run in this order. X(name, what it measures) ---- */
+#define WORKLOADS(X) \
+	X(lookup, "berth_route, berth_route_bulk, berth_lookup, berth_admit by number of partitions") \
+	X(change, "a change through the admin socket against a bare socket ping-pong") \
+	X(load, "a document of a million partitions: loading, memory, starting with it")
+
+struct bench {
+	bool quick;        /* small sizes, few runs: does it run, not how fast is it; no verdicts */
+	bool json;         /* one JSON object a line instead of the table */
+	const char *only;  /* name of one workload, NULL: all */
+	unsigned runs;     /* of each figure */
+	char berthd[4096]; /* the daemon's program */
+	char shm[64];      /* scratch directory in shared memory, removed at the end */
+	char disk[4096];   /* scratch directory for stores, likewise */
+};
+
+#define WORKLOAD_DECLARE(name, help) void workload_##name(const struct bench *);
+WORKLOADS(WORKLOAD_DECLARE)
+#undef WORKLOAD_DECLARE
+
+/* ---- measure.c ---- */
+#define RUNS_MAX 64u
+#define CPU_SELF 1   /* of two: where this program runs, */
+#define CPU_DAEMON 0 /* and the daemon or the peer of a ping-pong */
+
+struct samples { /* one value a run */
+	double v[RUNS_MAX];
+	unsigned n;
+};
+
+_Noreturn void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void pin_to(int cpu);               /* the calling process; nothing happens on a machine without that CPU */
+void pin_nowhere(void);
+uint64_t now_ns(void);              /* CLOCK_MONOTONIC */
+double elapsed_ns(uint64_t from);   /* since now_ns(), without the cost of reading the clock */
+uint64_t busy_ns(void);             /* processor time of this thread: for what never waits, so that another process on */
+double busy_elapsed_ns(uint64_t from); /* the same processor is not measured with it */
+void add_sample(struct samples *, double);
+double quantile(const struct samples *, double q); /* 0: least, 0.5: median, 1: greatest */
+uint64_t random_u64(uint64_t *state);              /* the same sequence in every run */
+
+/* ---- report.c ---- */
+struct figure {
+	const char *workload;
+	char name[64];
+	const char *unit;
+	char parameters[96]; /* for people and for --json: "partitions=1000" */
+	double goal;         /* the median is to be at most this; 0: no goal, for information */
+	struct samples s;
+};
+void report_begin(const struct bench *);
+void report(const struct bench *, const struct figure *);
+void report_end(const struct bench *);
+
+/* ---- document.c ---- */
+#define KEY_LEN 15u /* tenant-%08x */
+#define KEY_ROOM 16u
+void key_name(char out[KEY_ROOM], uint32_t number);
+/* A placement document of n partitions in the form that osproxy polls, in memory: every mode, ten clusters. */
+int document_make(uint32_t n);
+
+/* ---- daemon.c ---- */
+struct daemon {
+	pid_t pid;
+	int fd; /* its admin socket */
+	char dir[128];
+	char log[160];
+};
+/* store: NULL for memory:, or a path. cpu: where it is pinned, -1: nowhere. daemon_start returns when it answers;
+ * daemon_spawn at once, without a connection. fresh: the directory is new, whatever the store remembers. */
+void daemon_spawn(const struct bench *, struct daemon *, const char *name, const char *store, int cpu, bool fresh);
+void daemon_start(const struct bench *, struct daemon *, const char *name, const char *store, int cpu, bool fresh);
+void daemon_stop(struct daemon *);
+/* Sends one line (with a descriptor, or -1) and waits for the answer; a refusal is a failure. peak: NULL, or the highest
+ * RssAnon of the daemon in bytes meanwhile is stored there. */
+void daemon_call(struct daemon *, const char *line, int pass_fd, char *answer, size_t size, uint64_t *peak);
+uint64_t answer_number(const char *answer, const char *name);
+void daemon_load(struct daemon *, int document, uint32_t n, uint64_t *peak);
+uint64_t daemon_anonymous_bytes(const struct daemon *);
+/* A connection to a socket of that path, -1 with errno. */
+int socket_connect(const char *path);
+void send_all(int fd, const char *bytes, size_t n, int pass_fd);
+void remove_tree(const char *path);
+
+#endif

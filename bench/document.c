@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: MIT
+ * Keys and documents. Called by the workloads. */
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "bench.h"
+
+#define CLUSTERS 10u
+
+void key_name(char out[KEY_ROOM], uint32_t number)
+{
+	static const char digits[] = "0123456789abcdef";
+
+	memcpy(out, "tenant-", 7);
+	for (unsigned i = 0; i < 8; i++)
+		out[7 + i] = digits[number >> (28 - 4 * i) & 15];
+	out[KEY_LEN] = 0;
+}
+
+int document_make(uint32_t n)
+{
+	int fd = memfd_create("document", MFD_CLOEXEC);
+	FILE *f = fd < 0 ? NULL : fdopen(dup(fd), "w");
+	char key[KEY_ROOM];
+
+	if (!f)
+		fail("no memory for a document of %u partitions", n);
+	fputs("{\"partitions\":{", f);
+	for (uint32_t i = 0; i < n; i++) {
+		unsigned cluster = i % CLUSTERS;
+
+		key_name(key, i);
+		fprintf(f, "%s\n\"%s\":", i ? "," : "", key);
+		if (i % 4 == 0)
+			fprintf(f, "{\"mode\":\"dedicated-cluster\",\"cluster\":\"c%u\"}", cluster);
+		else if (i % 4 == 1)
+			fprintf(f, "{\"mode\":\"dedicated-index\",\"cluster\":\"c%u\",\"index\":\"index-%u\"}", cluster,
+				i % 1000);
+		else
+			fprintf(f, "{\"mode\":\"shared-index\",\"cluster\":\"c%u\",\"index\":\"shared\"}", cluster);
+	}
+	fputs("\n}}\n", f);
+	if (fclose(f) != 0 || lseek(fd, 0, SEEK_SET) != 0)
+		fail("cannot write a document of %u partitions", n);
+	return fd;
+}

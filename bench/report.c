@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: MIT
+ * The table for people, or the JSON lines for programs, on standard output: a figure as soon as it is known. */
+#include <stdio.h>
+#include <string.h>
+#include <sys/utsname.h>
+
+#include "bench.h"
+
+static char machine[128] = "unknown", kernel[128] = "unknown", commit[64] = "unknown";
+static unsigned n_goals, n_met;
+
+/* Without what would end a JSON string. */
+static void copy_plain(char *out, size_t size, const char *in)
+{
+	size_t n = 0;
+
+	for (; *in && n + 1 < size; in++)
+		if ((unsigned char)*in >= ' ' && *in != '"' && *in != '\\')
+			out[n++] = *in;
+	out[n] = 0;
+}
+
+static void find_machine(void)
+{
+	FILE *f = fopen("/proc/cpuinfo", "r");
+	char line[256], model[96] = "unknown processor";
+	unsigned n = 0;
+
+	while (f && fgets(line, sizeof(line), f)) {
+		char *colon = strchr(line, ':');
+
+		if (strncmp(line, "processor", 9) == 0)
+			n++;
+		if (colon && (strncmp(line, "model name", 10) == 0 || strncmp(line, "CPU part", 8) == 0))
+			copy_plain(model, sizeof(model), colon + 2);
+	}
+	if (f)
+		fclose(f);
+	snprintf(machine, sizeof(machine), "%s, %u CPUs", model, n);
+}
+
+static void find_commit(void)
+{
+	FILE *f = popen("git describe --always --dirty 2>/dev/null", "r");
+	char line[64] = "";
+
+	if (f && fgets(line, sizeof(line), f))
+		copy_plain(commit, sizeof(commit), line);
+	if (f)
+		pclose(f);
+}
+
+void report_begin(const struct bench *b)
+{
+	struct utsname u;
+
+	find_machine();
+	find_commit();
+	if (uname(&u) == 0)
+		snprintf(kernel, sizeof(kernel), "%.20s %.40s %.20s", u.sysname, u.release, u.machine);
+	if (b->json)
+		return;
+	printf("%s; %s; commit %s; median of %u runs%s\n\n", machine, kernel, commit, b->runs,
+	       b->quick ? "; --quick: sizes too small for a verdict" : "");
+	printf("%-56s %10s   %-21s %-6s %9s  %s\n", "figure", "median", "quartiles", "unit", "goal", "verdict");
+	fflush(stdout);
+}
+
+static void print_json(const struct figure *f, bool judged)
+{
+	printf("{\"workload\":\"%s\",\"name\":\"%s\",\"unit\":\"%s\",\"parameters\":\"%s\",\"runs\":%u,\"median\":%.6g,"
+	       "\"q1\":%.6g,\"q3\":%.6g,\"min\":%.6g,\"max\":%.6g,",
+	       f->workload, f->name, f->unit, f->parameters, f->s.n, quantile(&f->s, 0.5), quantile(&f->s, 0.25),
+	       quantile(&f->s, 0.75), quantile(&f->s, 0), quantile(&f->s, 1));
+	if (judged)
+		printf("\"goal\":%.6g,\"met\":%s,", f->goal, quantile(&f->s, 0.5) <= f->goal ? "true" : "false");
+	printf("\"machine\":\"%s\",\"kernel\":\"%s\",\"commit\":\"%s\"}\n", machine, kernel, commit);
+}
+
+static void print_row(const struct figure *f, bool judged)
+{
+	double median = quantile(&f->s, 0.5);
+	int digits = median < 10 ? 2 : median < 1000 ? 1 : 0;
+	char spread[48], goal[16] = "", name[176];
+
+	snprintf(name, sizeof(name), "%s%s%s", f->name, *f->parameters ? ", " : "", f->parameters);
+	snprintf(spread, sizeof(spread), "%.*f .. %.*f", digits, quantile(&f->s, 0.25), digits, quantile(&f->s, 0.75));
+	if (judged)
+		snprintf(goal, sizeof(goal), "<= %.4g", f->goal);
+	printf("%-56s %10.*f   %-21s %-6s %9s  %s\n", name, digits, median, spread, f->unit, goal,
+	       !judged ? "" : median <= f->goal ? "met" : "MISSED");
+}
+
+void report(const struct bench *b, const struct figure *f)
+{
+	bool judged = f->goal > 0 && !b->quick;
+
+	if (judged) {
+		n_goals++;
+		n_met += quantile(&f->s, 0.5) <= f->goal;
+	}
+	if (b->json)
+		print_json(f, judged);
+	else
+		print_row(f, judged);
+	fflush(stdout);
+}
+
+void report_end(const struct bench *b)
+{
+	if (!b->json && n_goals)
+		printf("\n%u of %u goals met\n", n_met, n_goals);
+}

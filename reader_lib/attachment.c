@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: MIT
+ * One view of an instance: its directory, root, and this process's registration if it has one. Made by berth_attach and
+ * berth_maintain, used by readers, gone with the last of them. Knows no socket.
+ *
+ * G1 Nothing of an attachment but its counts, spare and ready changes after bl_publish().
+ * G2 The registration is not inherited by a forked child (MADV_DONTFORK): the writer takes its being mapped as a proof
+ *    of life, and the child must not touch it. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+static int root_inode(int dir_fd, struct stat *st)
+{
+	return fstatat(dir_fd, "root", st, AT_SYMLINK_NOFOLLOW) == 0 ? BERTH_OK : BERTH_E_NO_INSTANCE;
+}
+
+/* Maps root and learns its inode: looked up before and after, because only the name can be asked. */
+static int map_root(struct attachment *at)
+{
+	for (unsigned i = 0; i < 4; i++) {
+		struct stat before, after;
+		int rc = root_inode(at->dir_fd, &before);
+
+		if (rc == BERTH_OK)
+			rc = seg_root_map(at->dir_fd, &at->root);
+		if (rc != BERTH_OK)
+			return rc;
+		if (root_inode(at->dir_fd, &after) == BERTH_OK && before.st_ino == after.st_ino &&
+		    before.st_dev == after.st_dev) {
+			at->root_dev = after.st_dev;
+			at->root_ino = after.st_ino;
+			return BERTH_OK;
+		}
+		seg_root_unmap(&at->root);
+	}
+	return BERTH_E_NO_INSTANCE;
+}
+
+bool bl_attachment_root_changed(const struct attachment *at)
+{
+	struct stat st;
+
+	return root_inode(at->dir_fd, &st) != BERTH_OK || st.st_ino != at->root_ino || st.st_dev != at->root_dev;
+}
+
+int bl_attachment_open(const char *path, int dir_fd, struct attachment **out)
+{
+	struct attachment *at = calloc(1, sizeof *at);
+	int rc = BERTH_OK;
+
+	if (!at)
+		return BERTH_E_NOMEM;
+	at->dir_fd = -1;
+	atomic_init(&at->users, 1);
+	atomic_init(&at->spare, -1);
+	if (path) {
+		rc = seg_dir_open(path, &at->dir_fd, NULL);
+	} else {
+		at->dir_fd = fcntl(dir_fd, F_DUPFD_CLOEXEC, 0);
+		if (at->dir_fd < 0)
+			rc = BERTH_E_SYSTEM;
+	}
+	if (rc == BERTH_OK)
+		rc = map_root(at);
+	if (rc == BERTH_OK)
+		rc = bl_mapping_ahead(
+			at); /* a table that cannot be mapped is an error now rather than in the first look-up */
+	if (rc != BERTH_OK) {
+		bl_attachment_put(at);
+		return rc;
+	}
+	*out = at;
+	return BERTH_OK;
+}
+
+static bool lines_fit(const struct shm_registration *r, size_t size, uint32_t n_readers)
+{
+	return r->n_readers >= n_readers && r->lines_off >= SHM_PAGE && r->lines_off % 64 == 0 &&
+	       r->lines_off <= size && r->line_stride >= sizeof(struct shm_line) && r->line_stride % 64 == 0 &&
+	       (size - r->lines_off) / r->line_stride >= n_readers;
+}
+
+/* The file says all that the answer says, and what the answer could not be trusted to say: whose it is, and when. */
+static int check_registration(const struct shm_registration *r, size_t size, const struct attachment *at,
+			      const struct connection *c, uint32_t n_readers)
+{
+	if (r->magic != SHM_MAGIC_READER)
+		return BERTH_E_PROTOCOL;
+	if (r->abi != SHM_ABI || r->fingerprint != SHM_FINGERPRINT)
+		return BERTH_E_ABI;
+	if (memcmp(r->uuid, at->root->uuid, sizeof r->uuid) != 0 || r->size > size || !lines_fit(r, size, n_readers))
+		return BERTH_E_PROTOCOL;
+	/* Made between our request and now, by clocks that are ours: else deadlines and barriers mean nothing here. */
+	if (r->monotonic_ns < c->monotonic_ns || r->monotonic_ns > seg_clock_ns(CLOCK_MONOTONIC) ||
+	    r->boottime_ns < c->boottime_ns || r->boottime_ns > seg_clock_ns(CLOCK_BOOTTIME))
+		return BERTH_E_CLOCK;
+	return BERTH_OK;
+}
+
+int bl_attachment_register(struct attachment *at, const struct connection *c, uint32_t n_readers, bool fences)
+{
+	struct shm_registration *r;
+	struct stat st;
+	int rc;
+
+	if (c->passed < 0)
+		return BERTH_E_PROTOCOL;
+	if (fstat(c->passed, &st) != 0)
+		return BERTH_E_SYSTEM;
+	if (!S_ISREG(st.st_mode) || st.st_size < (off_t)SHM_PAGE)
+		return BERTH_E_PROTOCOL;
+	r = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, c->passed, 0);
+	if (r == MAP_FAILED)
+		return BERTH_E_SYSTEM;
+	rc = check_registration(r, (size_t)st.st_size, at, c, n_readers);
+	if (rc == BERTH_OK && madvise(r, (size_t)st.st_size, MADV_DONTFORK) != 0) /* G2 */
+		rc = BERTH_E_SYSTEM;
+	if (rc != BERTH_OK) {
+		munmap(r, (size_t)st.st_size);
+		return rc;
+	}
+	/* Before any line is used. Release for form: the first look that matters follows a line. */
+	if (fences)
+		atomic_store_explicit(&r->fences, 1, memory_order_release);
+	at->fences = fences;
+	at->reg = r;
+	at->reg_size = (size_t)st.st_size;
+	at->lines_off = r->lines_off;
+	at->line_stride = r->line_stride;
+	at->slot = r->slot;
+	at->number = r->attach;
+	return BERTH_OK;
+}
+
+void bl_attachment_put(struct attachment *at)
+{
+	int spare;
+
+	/* acq_rel: what every user did with it comes before its end. */
+	if (!at || atomic_fetch_sub_explicit(&at->users, 1, memory_order_acq_rel) != 1)
+		return;
+	bl_mapping_put(at->ready);
+	if (at->reg)
+		munmap(at->reg, at->reg_size);
+	seg_root_unmap(&at->root);
+	spare = atomic_load_explicit(&at->spare, memory_order_relaxed);
+	if (spare >= 0)
+		close(spare);
+	if (at->dir_fd >= 0)
+		close(at->dir_fd);
+	free(at);
+}
+
+void bl_attachment_abandon(struct attachment *at)
+{
+	if (at)
+		at->reg = NULL; /* not mapped here (G2): its address may be another mapping's by now */
+	bl_attachment_put(at);
+}

@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: MIT
+ * libberth: where a tenant (a partition) lives, and whether a write may go there now, from shared memory that the
+ * daemon berthd writes. This is the whole public interface; README.md of this folder and berth(3) introduce it.
+ *
+ *   struct berth *b;  struct berth_reader *r;  struct berth_route at;
+ *   berth_attach(NULL, NULL, &b);  berth_reader_open(b, &r);
+ *   if (berth_route(r, "acme", 4, &at) == BERTH_OK) ... at.cluster, at.epoch ...
+ *   berth_reader_close(&r);  berth_detach(&b);
+ *
+ * Words. Partition: an id of 1..255 bytes, not NUL-terminated here. Cluster: a number 1..65535, never reused while the
+ * instance lives; berth_cluster tells its name and endpoint. Epoch: number of a placement's last change, never 0.
+ *
+ * Threads. A struct berth may be shared by all threads of a process, except that berth_maintain and berth_maintain_fd
+ * are for one thread at a time, and berth_detach for the last one. A struct berth_reader is used by one thread at a
+ * time (handing it over needs a happens-before) and closed before that thread ends. No call from a signal handler that
+ * can interrupt another call on the same reader. No call creates a thread, prints, aborts, installs a handler or raises
+ * SIGPIPE.
+ *
+ * Fork. In the child of a fork every call on the parent's handles answers BERTH_E_FORKED, and writes to nothing shared;
+ * berth_reader_close and berth_detach there free private memory only. The child attaches for itself.
+ *
+ * Sections. What berth_lookup and berth_cluster hand out points into shared memory and stays valid to the end of the
+ * outermost read section (berth_read_begin .. berth_read_end). A section holds back memory of the daemon, so it is kept
+ * short: no blocking call, no yield of a coroutine inside. Calls that hand out numbers alone need no section.
+ * While no daemon has been reached yet the strings are private copies of the reader, and valid until its next call of
+ * the same function, at most to the end of the section. Write code for the stricter rule: copy what is to be kept.
+ *
+ * Errors. Each call returns BERTH_OK (0) or a negative code of berth_errors.h, and on an error leaves *out as it was.
+ * The row of a code also has the HTTP status that a proxy answers with, where one fits:
+ *   berth_route, berth_lookup:  UNKNOWN 404;  AGAIN 503;  CORRUPT, FORKED, INVAL 500
+ *   berth_admit:                STALE 409, CUTOVER 409 (resolve again, then retry);  UNKNOWN 404;
+ *                               FENCED, AGAIN, WRITER_DOWN 503;  CORRUPT, FORKED, INVAL 500
+ * BERTH_E_SYSTEM leaves its cause in errno. BERTH_E_FORKED and BERTH_E_INVAL (a null pointer where none may be, a
+ * handle used in a way that it forbids) may come from every call and are not repeated below. */
+#ifndef BERTH_H
+#define BERTH_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "berth_errors.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct berth;        /* an attachment of this process to an instance */
+struct berth_reader; /* what one thread looks things up with */
+
+/* ---- attaching --------------------------------------------------------------------------------------------- */
+
+/* How this process writes, said at attach; the daemon's barrier depends on it. */
+enum berth_writes {
+	BERTH_WRITES_UNBRACKETED = 0, /* the default: berth_admit, then the write; the barrier waits its full time */
+	BERTH_WRITES_BRACKETED = 1,   /* each write is held in a lease; refused with BERTH_E_INVAL by this version */
+	BERTH_WRITES_NONE = 2         /* reads only: berth_admit answers BERTH_E_INVAL, and no barrier waits for us */
+};
+
+#define BERTH_NO_WAIT 0xffffffffu
+#define BERTH_MAX_READERS 4096u
+
+/* Zero-filled but for size: the defaults. What lies beyond the fields that a library knows has to be zero. */
+struct berth_attach_options {
+	uint32_t size;        /* sizeof(struct berth_attach_options) */
+	uint32_t writes;      /* enum berth_writes */
+	uint32_t max_readers; /* readers open at the same time, 1..BERTH_MAX_READERS; 0: 64 */
+	uint32_t wait_ms;     /* longest wait for the daemon's answer; 0: 1000; BERTH_NO_WAIT: none at all */
+	uint32_t reserved[12];
+};
+
+/* Attaches this process to an instance. dir_or_instance: a directory (anything with a slash), or the name of an
+ * instance below /dev/shm/berth, or NULL for the instance `default`. options may be NULL. The directory's path is kept,
+ * and so is a descriptor of it, through which everything is opened from here on (chroot and dropped groups do no harm).
+ *
+ * When no daemon answers in time, attaching still succeeds, for look-ups: berth_admit answers BERTH_E_WRITER_DOWN until
+ * berth_maintain has reached one. Waits at most wait_ms. Keeps at most four descriptors open. Any thread.
+ *
+ * *out is the caller's, until berth_detach.
+ *   BERTH_E_NO_INSTANCE  no such directory, or no complete instance in it
+ *   BERTH_E_UNSAFE       the directory or a file in it has an owner or a mode that is not to be trusted
+ *   BERTH_E_PERMISSION   the directory or the daemon does not admit this user
+ *   BERTH_E_ABI          the instance has another layout than this library
+ *   BERTH_E_CLOCK        the daemon's clocks are not ours (time namespace)
+ *   BERTH_E_FULL         the daemon has no room for another registration (of this user)
+ *   BERTH_E_REFUSED      the daemon refused for another reason
+ *   BERTH_E_PROTOCOL     the daemon's answer is not understood
+ *   BERTH_E_CORRUPT      root or table is damaged
+ *   BERTH_E_INVAL        options or name out of range; writes is BERTH_WRITES_BRACKETED
+ *   BERTH_E_NOMEM, BERTH_E_SYSTEM */
+int berth_attach(const char *dir_or_instance, const struct berth_attach_options *options, struct berth **out);
+
+/* Ends the attachment, frees it and sets *b to NULL. A null *b is BERTH_OK. No other call may run on it.
+ *   BERTH_E_BUSY  a reader is open: nothing was done */
+int berth_detach(struct berth **b);
+
+/* Upkeep that the hot path is spared: maps a new table generation ahead of the readers, notices a daemon that went,
+ * came back or was replaced, registers with it. Call it from the proxy's loop, when berth_maintain_fd is readable and
+ * at least once a second. One thread at a time. Never waits: what takes time is finished by a later call. Readers
+ * follow at their next outermost section. BERTH_OK             registered with a living daemon BERTH_E_WRITER_DOWN  no
+ * daemon answers at present; look-ups go on, and so does the gate once registered others, as of berth_attach: what
+ * stands against registering again; it is tried again */
+int berth_maintain(struct berth *b);
+
+/* The descriptor whose readability means that berth_maintain has work, or -1 while there is none. It may be another one
+ * after each berth_maintain. Owned by the library: only to be polled. -1 in a forked child. */
+int berth_maintain_fd(struct berth *b);
+
+/* ---- readers ----------------------------------------------------------------------------------------------- */
+
+/* Opens a reader for the calling thread. Never waits. *out is the caller's until berth_reader_close.
+ *   BERTH_E_FULL   max_readers are open
+ *   BERTH_E_NOMEM */
+int berth_reader_open(struct berth *b, struct berth_reader **out);
+
+/* Closes the reader, its section if one is open too, and sets *r to NULL. A null *r is allowed. */
+void berth_reader_close(struct berth_reader **r);
+
+/* Opens a read section, or goes one level deeper in the open one. Never fails: what is wrong is answered by the calls
+ * inside. */
+void berth_read_begin(struct berth_reader *r);
+
+/* Ends a level of the section; the outermost end makes every string handed out in it invalid. */
+void berth_read_end(struct berth_reader *r);
+
+/* ---- look-ups ---------------------------------------------------------------------------------------------- */
+
+enum berth_kind { BERTH_DEDICATED_CLUSTER = 1, BERTH_DEDICATED_INDEX = 2, BERTH_SHARED_INDEX = 3 };
+enum berth_phase { BERTH_SETTLED = 0, BERTH_DRAINING = 1, BERTH_CUTOVER = 2 };
+
+/* Where reads of a partition go now; writes too, unless the phase is BERTH_CUTOVER. */
+struct berth_route {
+	uint64_t epoch; /* to be given to berth_admit */
+	uint16_t cluster;
+	uint8_t kind;       /* enum berth_kind */
+	uint8_t phase;      /* enum berth_phase */
+	uint8_t is_default; /* 1: the partition has no placement of its own, the default answers */
+	uint8_t reserved[3];
+};
+
+struct berth_key {
+	const void *key; /* a partition id, */
+	size_t len;      /* of 1..255 bytes */
+};
+
+/* Resolves one partition: the answer was true at an instant between call and return. With or without a section. Makes
+ * no system call, takes no lock, allocates nothing; but the first call after the daemon made a new table maps it,
+ * unless berth_maintain has. BERTH_E_UNKNOWN   no placement, and no default BERTH_E_AGAIN     the table changed under
+ * every one of many attempts, or the section has outlived too many generations of the table: end it, then call again
+ *   BERTH_E_CORRUPT   the table is damaged
+ *   BERTH_E_NO_INSTANCE, BERTH_E_ABI, BERTH_E_UNSAFE, BERTH_E_PERMISSION, BERTH_E_NOMEM, BERTH_E_SYSTEM
+ *                     a new generation of the table could not be mapped
+ *   BERTH_E_INVAL     len is not 1..255 */
+int berth_route(struct berth_reader *r, const void *key, size_t len, struct berth_route *out);
+
+/* Resolves n partitions in one section, several at a time: status[i] is what berth_route would return for keys[i], and
+ * out[i] is filled when that is BERTH_OK. Each answer is true at an instant of its own between call and return. Returns
+ * BERTH_OK when every status was found out; otherwise what stood against it, and then every status from there on is
+ * that code too. n may be 0. */
+int berth_route_bulk(struct berth_reader *r, const struct berth_key *keys, size_t n, struct berth_route *out,
+		     int *status);
+
+/* The whole placement. Strings are NUL-terminated and may be empty, never null; see "Sections" for how long they live.
+ */
+struct berth_placement {
+	uint64_t epoch;
+	uint16_t cluster;
+	uint8_t kind;       /* enum berth_kind */
+	uint8_t phase;      /* enum berth_phase */
+	uint8_t is_default; /* 1: the default answers */
+	uint8_t to_kind;    /* enum berth_kind of the migration's target; 0: BERTH_SETTLED */
+	uint16_t to_cluster;
+	const char *index;
+	const char *to_index;
+	uint32_t index_len;
+	uint32_t to_index_len;
+	uint32_t n_inject; /* pairs that berth_inject tells */
+	uint32_t reserved0;
+	const void *opaque; /* the library's */
+	uint64_t opaque_len;
+	uint64_t reserved[2];
+};
+
+/* Resolves one partition with all that is known of it. Inside a read section only (else BERTH_E_INVAL). Zero-copy.
+ * Errors as of berth_route. */
+int berth_lookup(struct berth_reader *r, const void *key, size_t len, struct berth_placement *out);
+
+enum berth_inject_kind {
+	BERTH_INJECT_CONSTANT = 0, /* field := value */
+	BERTH_INJECT_PARTITION = 1 /* field := the partition's id; value is "" */
+};
+
+/* A field that the proxy adds to documents and filters of a BERTH_SHARED_INDEX placement. */
+struct berth_inject {
+	const char *field;
+	const char *value;
+	uint32_t field_len;
+	uint32_t value_len;
+	uint32_t kind; /* enum berth_inject_kind */
+	uint32_t reserved;
+};
+
+/* The i-th pair of a placement that berth_lookup filled, in the same section. Strings live as long as those of p.
+ *   BERTH_E_INVAL    i is not below p->n_inject
+ *   BERTH_E_CORRUPT  the record is damaged */
+int berth_inject(const struct berth_placement *p, unsigned i, struct berth_inject *out);
+
+struct berth_cluster {
+	const char *id;
+	const char *endpoint; /* URL; may be "" */
+	uint32_t id_len;
+	uint32_t endpoint_len;
+	uint16_t number;
+	uint16_t reserved0[3];
+	uint64_t reserved[2];
+};
+
+/* Name and endpoint of a cluster. Inside a read section only (else BERTH_E_INVAL). Zero-copy; see "Sections".
+ *   BERTH_E_UNKNOWN  no such cluster
+ *   other errors as of berth_route */
+int berth_cluster(struct berth_reader *r, uint16_t cluster, struct berth_cluster *out);
+
+/* ---- the write gate ---------------------------------------------------------------------------------------- */
+
+/* May a write on this partition, resolved at this epoch, go out now? Ask right before the write goes out; from then on
+ * it has to end within the daemon's barrier. The answer was true at an instant between call and return. With or without
+ * a section; costs what berth_route costs, plus reading a clock on a host of a fleet. BERTH_OK             yes, to the
+ * cluster that was resolved with this epoch BERTH_E_CUTOVER      409: the partition changes clusters just now; resolve
+ * again and retry soon BERTH_E_STALE        409: the placement changed since it was resolved (or epoch is 0); resolve
+ * again, then retry BERTH_E_UNKNOWN      404: no placement, and no default BERTH_E_FENCED       503: this host lost its
+ * right to admit writes BERTH_E_WRITER_DOWN  503: this process was never registered with a daemon, or the instance has
+ * been replaced; berth_maintain mends it BERTH_E_AGAIN        503: a resource (descriptors, memory) is short, or the
+ * table changed too often: retry BERTH_E_CORRUPT      500: the table is damaged BERTH_E_INVAL        500: attached with
+ * BERTH_WRITES_NONE, or len is not 1..255 It answers no other code. */
+int berth_admit(struct berth_reader *r, const void *key, size_t len, uint64_t epoch);
+
+/* ---- texts ------------------------------------------------------------------------------------------------- */
+
+/* English text of a code, static, never null. Any thread, any handle state. */
+const char *berth_strerror(int code);
+
+/* "major.minor.patch" of the library, static. */
+const char *berth_version(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: MIT
+ * Every byte that processes share: the files root, table.<generation>, ledger and readers/<slot>.
+ * Included by all; holds structs, constants and static asserts, no code. Little-endian machines only.
+ *
+ *   root       one page, the same inode for the life of the instance
+ *   table.<g>  | header 4096 | clusters: u32 each | entries: 64 each | documents: u64 each | records, up to the end |
+ *   ledger     | header 4096 | rows: 64 each | cutovers: 16 each |
+ *   readers/N  | header 4096 | lines: 128 each |
+ *
+ * Fields are grouped by who writes them. What a reader process writes (readers/N) shares no cache line, and no
+ * file, with what all read. All offsets are relative to the start of the file; none is trusted before it was
+ * checked against the mapping. */
+#ifndef BERTH_SHM_LAYOUT_H
+#define BERTH_SHM_LAYOUT_H
+
+#include <assert.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "berth's files are little-endian"
+#endif
+
+#define SHM_ABI 1u
+#define SHM_PAGE 4096u
+#define SHM_MAGIC_ROOT 0x31746f6f72687462ull   /* "bthroot1" */
+#define SHM_MAGIC_TABLE 0x3162617468747265ull  /* "erthtab1" */
+#define SHM_MAGIC_LEDGER 0x3167646c68747265ull /* "erthldg1" */
+#define SHM_MAGIC_READER 0x3172647268747265ull /* "erthrdr1" */
+
+/* Limits of the contract (semantics.md 1) and of this layout. */
+#define SHM_KEY_MAX 255u          /* partition id, bytes */
+#define SHM_KEY_INLINE 39u        /* longest key inside the entry */
+#define SHM_CLUSTER_ID_MAX 63u
+#define SHM_ENDPOINT_MAX 255u
+#define SHM_INDEX_MAX 255u
+#define SHM_CLUSTERS_MAX 65535u   /* numbers 1..65535; 0 is none */
+#define SHM_INJECT_MAX 16u
+#define SHM_RECORD_MAX 4096u      /* longest record, bytes */
+#define SHM_RECORD_ALIGN 16u      /* records start at multiples; det[] and clusters[] count in it */
+#define SHM_PROBE_MAX 1024u       /* entries behind the last home: a probe never wraps */
+#define SHM_EPOCH_MAX ((1ull << 43) - 1)
+#define SHM_READERS_MAX 4096u     /* lines of one registration */
+#define SHM_LEDGER_ROWS 4096u     /* registrations of one instance */
+#define SHM_LEDGER_CUTOVERS 16384u
+
+/* ---- root -------------------------------------------------------------------------------------------------- */
+
+enum shm_membarrier { SHM_MEMBARRIER_NONE = 0, SHM_MEMBARRIER_GLOBAL_EXPEDITED = 1 };
+
+struct shm_root {
+	/* identity: written once, magic last (release) */
+	_Atomic uint64_t magic;
+	uint32_t abi;
+	uint32_t fingerprint; /* SHM_FINGERPRINT of the writer that made it */
+	uint8_t boot_id[16];
+	uint8_t uuid[16];
+	uint64_t created_ms; /* CLOCK_REALTIME */
+	uint8_t pad0[8];
+	/* hash secret: written once */
+	uint64_t secret[4];
+	uint8_t pad1[32];
+	/* read by every section; written at a start, a flip, a grace period */
+	_Atomic uint64_t termgen; /* term:32 | generation:32; 0: no table yet */
+	_Atomic uint64_t grace;   /* grace number, 40 bits used; never reset */
+	_Atomic uint64_t cursor_generation;
+	_Atomic uint64_t barrier_ms;
+	uint8_t pad2[32];
+	/* liveness: written by the running writer */
+	_Atomic uint64_t heartbeat_ms; /* CLOCK_BOOTTIME, once a second */
+	_Atomic uint64_t writer_pid;
+	_Atomic uint64_t writer_start; /* field 22 of /proc/PID/stat */
+	_Atomic uint64_t fence_deadline_ms; /* CLOCK_BOOTTIME; 0: not in a fleet, no fence */
+	_Atomic uint32_t membarrier_mode; /* enum shm_membarrier of the writer */
+	_Atomic uint32_t superseded;      /* 1: a writer of another layout has made a new directory */
+	uint8_t pad3[24];
+	uint8_t reserved[SHM_PAGE - 256];
+};
+static_assert(sizeof(struct shm_root) == SHM_PAGE, "root is one page");
+static_assert(offsetof(struct shm_root, termgen) == 128, "the hot line of root");
+static_assert(offsetof(struct shm_root, heartbeat_ms) == 192, "the liveness line of root");
+
+#define SHM_TERMGEN(term, generation) (((uint64_t)(term) << 32) | (uint32_t)(generation))
+#define SHM_TERM(termgen) ((uint32_t)((termgen) >> 32))
+#define SHM_GENERATION(termgen) ((uint32_t)(termgen))
+
+/* ---- table.<generation> ------------------------------------------------------------------------------------ */
+
+/* One partition: one cache line. word.h says what the word holds.
+ *
+ *  0        8        16       20       24 25                            64
+ *  | word   | hash   | det[0] | det[1] |n| key (up to 39 bytes)          |
+ *
+ *      insert: key, hash, det[0] -> word           set: det[!which] -> word (flips which)
+ *      begin:  det[!which] -> word                  complete, abort, remove: word alone
+ *
+ * word all zero: never used, a probe ends here. kind 0 and the rest non-zero: tombstone, a probe goes on; hash and
+ * key stay until a grace period has passed and another key moves in. n = SHM_KEY_LONG: key holds a struct
+ * shm_long_key. Unused bytes of key are zero. */
+struct shm_entry {
+	_Atomic uint64_t word;
+	_Atomic uint64_t hash;
+	_Atomic uint32_t det[2]; /* record offset / SHM_RECORD_ALIGN; 0: none */
+	uint8_t n;
+	uint8_t key[SHM_KEY_INLINE];
+};
+static_assert(sizeof(struct shm_entry) == 64, "an entry is one cache line");
+static_assert(offsetof(struct shm_entry, key) == 25, "key follows its length");
+
+#define SHM_KEY_LONG 0xffu
+#define SHM_KEY_PREFIX 32u
+struct shm_long_key { /* in shm_entry.key of a key longer than SHM_KEY_INLINE */
+	uint8_t record[4]; /* little-endian record offset / SHM_RECORD_ALIGN of a struct shm_key_record */
+	uint8_t prefix[SHM_KEY_PREFIX];
+	uint8_t pad[3];
+};
+static_assert(sizeof(struct shm_long_key) == SHM_KEY_INLINE, "fits the key of an entry");
+
+/* The default placement has the form of an entry without a key. */
+struct shm_default {
+	_Atomic uint64_t word; /* 0: no default; kind 0 and the rest non-zero: none any more */
+	_Atomic uint32_t det[2];
+};
+
+struct shm_table {
+	/* written before the file gets its name, never after */
+	uint64_t magic;
+	uint32_t abi;
+	uint32_t fingerprint;
+	uint8_t uuid[16];     /* of root */
+	uint32_t generation;
+	uint32_t capacity;    /* homes; entries are capacity + SHM_PROBE_MAX */
+	uint32_t n_cluster_slots; /* highest cluster number + 1 that fits */
+	uint32_t pad0;
+	uint64_t size;        /* of the file */
+	uint64_t clusters_off;
+	uint64_t entries_off;
+	uint64_t documents_off;
+	uint64_t records_off; /* records end at size */
+	uint8_t pad1[40];
+	/* line at 128: read on a miss; written on a change of the default */
+	struct shm_default dflt;
+	_Atomic uint32_t longest_probe; /* stored before an entry that needs it */
+	uint8_t pad2[44];
+	/* line at 192: read by nobody in a hurry; written by each change */
+	_Atomic uint64_t epoch; /* highest epoch taken; stored before the word that carries it */
+	_Atomic uint64_t n_live;
+	_Atomic uint64_t n_tombstones;
+	_Atomic uint64_t document_version; /* last applied; 0: none */
+	_Atomic uint64_t default_document; /* what the last document said of the default: its fingerprint, 0: nothing */
+	_Atomic uint64_t next_cluster;  /* lowest number never given out */
+	uint8_t pad3[16];
+	uint8_t reserved[SHM_PAGE - 256];
+};
+static_assert(sizeof(struct shm_table) == SHM_PAGE, "the table's header is one page");
+static_assert(offsetof(struct shm_table, dflt) == 128, "the miss line");
+static_assert(offsetof(struct shm_table, epoch) == 192, "the counter line");
+
+/* Records: immutable once something visible refers to them, freed a grace period after nothing does.
+ * check = low half of XXH3-64 over the bytes from `size` (or `len`, `number`) to the record's end. */
+
+/* A placement. Equal placements share one record. data: index, NUL, then n_inject times
+ * | kind u8 | field_len u8 | value_len u16 | field | NUL | value | NUL |. */
+struct shm_detail {
+	uint32_t check;
+	_Atomic uint32_t refs; /* the writer's own count: not covered by check, ignored by readers */
+	uint16_t size;    /* of the record, header and data, at most SHM_RECORD_MAX */
+	uint16_t cluster;
+	uint8_t kind;     /* enum word_kind, never 0 */
+	uint8_t n_inject;
+	uint16_t index_len;
+	char data[];
+};
+static_assert(sizeof(struct shm_detail) == 16, "detail header");
+
+struct shm_key_record { /* a key longer than SHM_KEY_INLINE; lives as long as its entry holds the key */
+	uint32_t check;
+	uint16_t len;
+	uint16_t pad;
+	char data[];
+};
+static_assert(sizeof(struct shm_key_record) == 8, "key record header");
+
+struct shm_cluster { /* data: id, NUL, endpoint, NUL */
+	uint32_t check;
+	uint16_t number;
+	uint8_t id_len;
+	uint8_t endpoint_len;
+	char data[];
+};
+static_assert(sizeof(struct shm_cluster) == 8, "cluster record header");
+
+/* ---- ledger ------------------------------------------------------------------------------------------------ */
+
+struct shm_ledger {
+	uint64_t magic;
+	uint32_t abi;
+	uint32_t fingerprint;
+	uint8_t uuid[16];
+	uint32_t n_rows;
+	uint32_t n_cutovers;
+	_Atomic uint64_t attach_number; /* highest given out */
+	uint8_t reserved[SHM_PAGE - 48];
+};
+static_assert(sizeof(struct shm_ledger) == SHM_PAGE, "the ledger's header is one page");
+
+struct shm_ledger_row { /* of readers/<index of the row> */
+	_Atomic uint64_t attach; /* stored last; 0: free */
+	_Atomic uint64_t pid;    /* as the writer sees it; 0: not visible from here */
+	_Atomic uint64_t start;  /* field 22 of /proc/PID/stat; 0: unknown */
+	_Atomic uint64_t attached_ms; /* CLOCK_BOOTTIME */
+	_Atomic uint32_t uid;
+	_Atomic uint32_t n_readers;
+	char comm[16];
+	_Atomic uint32_t writes; /* enum shm_writes */
+	_Atomic uint32_t fences; /* 1: its readers do not rely on membarrier */
+};
+static_assert(sizeof(struct shm_ledger_row) == 64, "one row, one line");
+
+struct shm_ledger_cutover { /* proof that this cutover was published, and when; an epoch names its partition */
+	_Atomic uint64_t epoch; /* stored last; 0: free */
+	_Atomic uint64_t published_ms; /* CLOCK_MONOTONIC */
+};
+static_assert(sizeof(struct shm_ledger_cutover) == 16, "cutover record");
+
+/* ---- readers/<slot> ---------------------------------------------------------------------------------------- */
+
+enum shm_writes { SHM_WRITES_NONE = 0, SHM_WRITES_BRACKETED = 1, SHM_WRITES_UNBRACKETED = 2 };
+
+/* Made and filled by the writer, handed over as a descriptor; from then on the reader process may write anything
+ * anywhere in it, so the writer trusts none of it but a line's meaning for that process. */
+struct shm_registration {
+	uint64_t magic;
+	uint32_t abi;
+	uint32_t fingerprint;
+	uint8_t uuid[16];
+	uint64_t attach;
+	uint64_t monotonic_ns; /* the writer's clocks when it made this: the reader compares (time namespaces) */
+	uint64_t boottime_ns;
+	uint32_t slot;
+	uint32_t n_readers;
+	uint32_t lines_off;
+	uint32_t line_stride;
+	uint64_t size;
+	/* written by the reader process */
+	_Atomic uint32_t fences;      /* 1: its readers fence for themselves, membarrier was refused */
+	_Atomic uint32_t unbracketed; /* sticky: stored before the word is loaded in berth_admit */
+	uint8_t reserved[SHM_PAGE - 88];
+};
+static_assert(sizeof(struct shm_registration) == SHM_PAGE, "a registration's header is one page");
+
+/* One thread's section line; grace.h says what it holds. 128: adjacent lines are fetched in pairs. */
+struct shm_line {
+	_Atomic uint64_t section;
+	_Atomic uint32_t in_use; /* a berth_reader is open on it */
+	_Atomic uint32_t tid;    /* for people: the thread that opened it */
+	uint8_t pad[112];
+};
+static_assert(sizeof(struct shm_line) == 128, "a line owns its pair of cache lines");
+
+/* Of sizes and offsets, so that two builds that disagree about the bytes never meet. */
+#define SHM_FP_(h, x) (((h) ^ (uint32_t)(x)) * 0x01000193u)
+#define SHM_FINGERPRINT \
+	SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(0x811c9dc5u, \
+		SHM_ABI), sizeof(struct shm_root)), offsetof(struct shm_root, superseded)), \
+		offsetof(struct shm_table, next_cluster)), sizeof(struct shm_entry)), sizeof(struct shm_detail)), \
+		sizeof(struct shm_ledger_row)), sizeof(struct shm_line)), \
+		offsetof(struct shm_registration, unbracketed)), sizeof(struct shm_ledger_cutover))
+
+#endif

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: MIT
+ * Finding an instance and mapping its files: the directory, root, table.<generation>, the ledger, a registration.
+ * Everything that is mapped here is checked here, once, against the size of the mapping; what the hot path needs of it
+ * is kept in a private struct seg_map, so that bounds never come from shared memory again.
+ * Used by readers, writer and tool; no thread of its own. Returns BERTH_OK or a code of berth_errors.h (errno is set
+ * where it says BERTH_E_SYSTEM). */
+#ifndef BERTH_SHM_SEGMENT_H
+#define BERTH_SHM_SEGMENT_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "berth_errors.h"
+#include "layout.h"
+
+#define SEG_DIR_BASE "/dev/shm/berth"
+#define SEG_INSTANCE "default"
+#define SEG_SOCKET "berth.sock"       /* attach and look */
+#define SEG_ADMIN_SOCKET "admin.sock" /* change */
+#define SEG_READERS "readers"
+
+struct seg_map { /* one mapped generation */
+	const struct shm_table *table; /* = start of the mapping; NULL: none */
+	const struct shm_entry *entries;
+	uint64_t termgen; /* of root when this was mapped */
+	uint32_t capacity;
+	uint32_t n_entries; /* capacity + SHM_PROBE_MAX */
+	uint32_t n_cluster_slots;
+	uint32_t generation;
+	size_t size;
+	uint64_t records_off;
+	const _Atomic uint32_t *clusters; /* record offset / SHM_RECORD_ALIGN by number; 0: none */
+	const _Atomic uint64_t *documents;
+};
+
+/* "name" -> SEG_DIR_BASE/name, anything with a slash stays, NULL -> the default instance. BERTH_E_INVAL when it does not
+ * fit or the name is not 1..63 of [A-Za-z0-9._-] (and not . or ..). */
+int seg_dir_path(const char *dir_or_instance, char *path, size_t size);
+/* Opens the directory (O_PATH is not enough: it is kept for openat) after checks: a real directory, not a symbolic link,
+ * owned by root, by the caller, or by user `berth`, not writable by group or others. BERTH_E_NO_INSTANCE,
+ * BERTH_E_PERMISSION, BERTH_E_UNSAFE, BERTH_E_SYSTEM. *owner: its uid (may be NULL). */
+int seg_dir_open(const char *path, int *fd, uid_t *owner);
+/* The same test for one file of the instance: regular, owner as above, not writable by group or others. */
+int seg_file_trusted(int fd, uid_t dir_owner, off_t *size);
+
+/* Maps root read-only. BERTH_E_NO_INSTANCE while it is not complete (magic is stored last). */
+int seg_root_map(int dir_fd, const struct shm_root **);
+void seg_root_unmap(const struct shm_root **);
+
+/* Opens and maps table.<generation> read-only and checks it against root. *spare: a descriptor kept for EMFILE (-1:
+ * none); it is closed to make room when the process has none left, and opened again afterwards. populate: fault all
+ * pages in now. BERTH_E_NO_INSTANCE: no such file (load root again). *map is written on success alone. */
+int seg_table_map(int dir_fd, const struct shm_root *, uint64_t termgen, int *spare, bool populate, struct seg_map *map);
+void seg_table_unmap(struct seg_map *);
+/* The checks alone, over any bytes: for the writer's own mappings and for fuzzing. */
+int seg_table_check(const void *base, size_t size, const uint8_t uuid[16], struct seg_map *map);
+
+/* A record at offset*SHM_RECORD_ALIGN: NULL unless at least `least` bytes of it lie in the records area. *room: bytes
+ * from there to the end of the mapping. */
+static inline const void *seg_record(const struct seg_map *m, uint32_t off, size_t least, size_t *room)
+{
+	uint64_t at = (uint64_t)off * SHM_RECORD_ALIGN;
+
+	if (at < m->records_off || at >= m->size || m->size - at < least)
+		return NULL;
+	*room = m->size - at;
+	return (const char *)m->table + at;
+}
+
+/* Checked records: NULL when the offset or the record is damaged. */
+const struct shm_detail *seg_detail(const struct seg_map *, uint32_t off);
+const struct shm_key_record *seg_key_record(const struct seg_map *, uint32_t off);
+/* *none is set when no cluster has this number; NULL with !*none is damage. */
+const struct shm_cluster *seg_cluster(const struct seg_map *, unsigned number, bool *none);
+
+/* Clocks: milliseconds and nanoseconds of CLOCK_MONOTONIC / CLOCK_BOOTTIME / CLOCK_REALTIME. */
+uint64_t seg_clock_ns(int clock);
+static inline uint64_t seg_clock_ms(int clock) { return seg_clock_ns(clock) / 1000000u; }
+/* 16 bytes of /proc/sys/kernel/random/boot_id. */
+int seg_boot_id(uint8_t id[16]);
+/* Field 22 of /proc/PID/stat; 0 when there is no such process to be seen. */
+uint64_t seg_process_start(pid_t);
+
+#endif

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: MIT
+ * libFuzzer target for placement documents: any bytes, fed whole and in random cuts, get one and the same verdict; what
+ * is accepted is JSON to another reader as well, and its staged form is whole. One thread; keeps nothing between runs.
+ */
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../writer/document.h"
+#include "../writer/placement.h"
+
+#define HOLDS(condition) \
+	do { \
+		if (!(condition)) \
+			abort(); \
+	} while (0)
+
+int LLVMFuzzerTestOneInput(const unsigned char *data, size_t size);
+
+static unsigned next_random(unsigned *seed)
+{
+	*seed = *seed * 1664525u + 1013904223u;
+	return *seed >> 16;
+}
+
+static enum refusal_code parse_in_cuts(const char *bytes, size_t len, struct document **d, struct refusal *r)
+{
+	struct document_parser *p = document_parser_new();
+	unsigned seed = (unsigned)len + (len ? (unsigned char)bytes[len / 2] : 0);
+
+	HOLDS(p);
+	while (len) {
+		size_t cut = next_random(&seed) % (next_random(&seed) % 8 ? 8 : 200);
+		char *piece;
+		if (cut > len)
+			cut = len;
+		/* a piece of its own, whose end a sanitizer watches */
+		HOLDS((piece = malloc(cut + !cut)));
+		memcpy(piece, bytes, cut);
+		document_parser_feed(p, piece, cut, r);
+		free(piece);
+		bytes += cut;
+		len -= cut;
+	}
+	return document_parser_finish(&p, d, r);
+}
+
+static void is_whole(struct document *d)
+{
+	struct refusal r;
+	size_t len, last_len = 0;
+	const char *last = NULL;
+
+	for (uint32_t i = 0; i < d->n_placements; i++) {
+		const struct shm_detail *placement = document_placement(d, i);
+		HOLDS(detail_bounds(placement, SHM_RECORD_MAX) && placement->check == detail_checksum(placement));
+		HOLDS(placement->cluster >= 1 && placement->cluster <= d->n_clusters);
+	}
+	for (uint32_t i = 0; i < d->n_partitions; i++) {
+		const char *key = document_key(d, i, &len);
+		HOLDS(check_partition(key, len, "", &r) == R_OK && strlen(key) == len);
+		if (last) {
+			int order = memcmp(last, key, last_len < len ? last_len : len);
+			HOLDS(order < 0 || (order == 0 && last_len < len));
+		}
+		last = key;
+		last_len = len;
+		HOLDS(d->partitions[i].placement < d->n_placements);
+	}
+	for (uint32_t i = 0; i < d->n_clusters; i++) {
+		const struct document_cluster *c = &d->clusters[i];
+		HOLDS(check_cluster_id(c->id, c->id_len, "", &r) == R_OK);
+		HOLDS(!c->endpoint || check_endpoint(c->endpoint, c->endpoint_len, "", &r) == R_OK);
+	}
+	HOLDS(d->dflt == DOCUMENT_NO_PLACEMENT || d->dflt < d->n_placements);
+}
+
+int LLVMFuzzerTestOneInput(const unsigned char *data, size_t size)
+{
+	const char *bytes = (const char *)data;
+	struct document *whole, *cut;
+	struct refusal r = {0}, r_cut = {0};
+	json_error_t error;
+
+	enum refusal_code code = document_parse(bytes, size, &whole, &r);
+	HOLDS(parse_in_cuts(bytes, size, &cut, &r_cut) == code);
+	HOLDS((code == R_OK) == (whole != NULL) && (code == R_OK) == (cut != NULL));
+	if (code != R_OK) {
+		HOLDS(code == R_BAD_DOCUMENT && r.path[0] == '$' && r.message[0]);
+		HOLDS(strcmp(r.path, r_cut.path) == 0);
+		return 0;
+	}
+	json_t *json = json_loadb(bytes, size, JSON_REJECT_DUPLICATES, &error);
+	HOLDS(json_is_object(json));
+	HOLDS(json_object_size(json_object_get(json, "partitions")) == whole->n_partitions);
+	json_decref(json);
+	is_whole(whole);
+	HOLDS(cut->n_partitions == whole->n_partitions && cut->n_placements == whole->n_placements);
+	document_free(&whole);
+	document_free(&cut);
+	return 0;
+}

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: MIT
+ * A temporary instance directory under /dev/shm for tests that drive the writer's table in their own process. */
+#ifndef BERTH_TESTS_SCRATCH_H
+#define BERTH_TESTS_SCRATCH_H
+
+#include "../writer/instance.h"
+
+struct scratch {
+	char path[64];
+	struct instance instance;
+};
+
+/* Makes the directory and readers/ in it, and fills `instance` as instance_open would (no lock). Ends the test program
+ * when it cannot. */
+void scratch_open(struct scratch *);
+/* Removes everything. */
+void scratch_close(struct scratch *);
+
+#endif

@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: MIT
+ * The command table itself (commands.h). Order: as help prints it. */
+#include "commands.h"
+
+const struct option_row options[N_OPTIONS] = {
+#define OPTION_ROW(e, name, value, help) [e] = {name, value, help},
+	OPTIONS(OPTION_ROW)
+#undef OPTION_ROW
+};
+
+#define PLACEMENT (OPT(MODE) | OPT(CLUSTER))
+#define DETAILS (OPT(INDEX) | OPT(INJECT))
+#define TARGET (OPT(MODE) | OPT(INDEX) | OPT(INJECT))
+
+const struct command commands[] = {
+	{
+		.name = "status",
+		.help = "Say how daemon and table are; also when the daemon is down.",
+		.example = "berth status",
+		.run = status_show,
+	},
+	{
+		.name = "list",
+		.help = "List the partitions: phase, cluster, mode, index, epoch.",
+		.more = "Works without a daemon. With --json one object a line.",
+		.example = "berth list --instance prod",
+		.run = look_list,
+	},
+	{
+		.name = "clusters",
+		.help = "List the clusters: number and endpoint.",
+		.more = "Works without a daemon.",
+		.example = "berth clusters",
+		.run = look_clusters,
+	},
+	{
+		.name = "readers",
+		.help = "List the processes that read the table, and what they hold back.",
+		.more = "Without a daemon: what its ledger says of them.",
+		.example = "berth readers",
+		.run = readers_show,
+	},
+	{
+		.name = "get",
+		.operand = "P",
+		.help = "Say where a partition lives.",
+		.more = "Works without a daemon. Exit code 1 when nothing answers for it.",
+		.example = "berth get acme",
+		.run = look_get,
+	},
+	{
+		.name = "dump",
+		.help = "Print the whole table, one JSON object a line, in a stable order.",
+		.more = "Works without a daemon. Two dumps of equal tables are equal, across a restart too: what differs "
+			"between generations of one table is not in it.",
+		.example = "berth dump > before.jsonl",
+		.run = look_dump,
+	},
+	{
+		.name = "verify",
+		.help = "Check every byte of root, table and ledger.",
+		.more = "Works without a daemon, and on a copy of the directory (--dir). Prints each fault with its place and "
+			"value. Exit code 4 when there is one.",
+		.example = "berth verify",
+		.run = verify_run,
+	},
+	{
+		.name = "watch",
+		.help = "Print a line for each change, as they come.",
+		.example = "berth watch --json",
+		.run = watch_run,
+	},
+	{
+		.name = "top",
+		.help = "Show partitions, changes, migrations and readers, each second anew.",
+		.more = "`q` ends it. Into a file or a pipe it prints one picture.",
+		.example = "berth top",
+		.run = top_run,
+	},
+	{
+		.name = "cluster set",
+		.operand = "ID",
+		.required = OPT(ENDPOINT),
+		.help = "Make a cluster known, or change its address.",
+		.more = "A new endpoint is the same cluster under another address, not a migration.",
+		.example = "berth cluster set c1 --endpoint http://10.0.0.1:9200",
+		.run = change_cluster_set,
+	},
+	{
+		.name = "cluster remove",
+		.operand = "ID",
+		.help = "Forget a cluster that nothing names any more.",
+		.example = "berth cluster remove c1",
+		.run = change_cluster_remove,
+	},
+	{
+		.name = "set",
+		.operand = "P",
+		.required = PLACEMENT,
+		.optional = DETAILS | OPT(FORCE),
+		.help = "Place a partition, or change its placement without a migration.",
+		.more = "Another cluster than the present one needs --force: no writes are held back and nothing is waited for.",
+		.example = "berth set acme --mode shared-index --cluster c1 --index shared --inject _tenant=@partition",
+		.run = change_set,
+	},
+	{
+		.name = "default set",
+		.required = PLACEMENT,
+		.optional = DETAILS | OPT(FORCE),
+		.help = "Place all partitions that have no placement of their own.",
+		.example = "berth default set --mode shared-index --cluster c1 --index shared --inject _tenant=@partition",
+		.run = change_default_set,
+	},
+	{
+		.name = "default unset",
+		.optional = OPT(FORCE),
+		.help = "Answer only for partitions with a placement of their own.",
+		.example = "berth default unset",
+		.run = change_default_unset,
+	},
+	{
+		.name = "remove",
+		.operand = "P",
+		.optional = OPT(FORCE),
+		.help = "Remove the placement of a partition.",
+		.more = "Where the default then sends it to another cluster, it needs --force.",
+		.example = "berth remove acme",
+		.run = change_remove,
+	},
+	{
+		.name = "load",
+		.operand = "FILE",
+		.optional = OPT(PRUNE) | OPT(OVERRIDE),
+		.help = "Apply a placement document; `-` reads it from standard input.",
+		.more = "All of it or nothing is applied. Partitions that commands or migrations changed since the last document "
+			"are left alone and named.",
+		.example = "berth load placements.json",
+		.run = load_run,
+	},
+	{
+		.name = "migrate run",
+		.operand = "P",
+		.required = OPT(TO),
+		.optional = TARGET | OPT(COPY) | OPT(MAX_BLACKOUT),
+		.help = "Move a partition: begin, copy, cutover, complete.",
+		.more = "CMD is run by /bin/sh while writes still go to the old cluster, and must have caught up with them when it "
+			"ends. It finds BERTH_PARTITION, BERTH_FROM, BERTH_TO (clusters), BERTH_FROM_ENDPOINT, BERTH_TO_ENDPOINT, "
+			"BERTH_FROM_MODE, BERTH_TO_MODE, BERTH_FROM_INDEX, BERTH_TO_INDEX and BERTH_EPOCH in its environment. "
+			"When it fails, when writes are held back for longer than --max-blackout, and on Ctrl-C or SIGTERM (exit "
+			"code 130) the migration is undone. A restart of the daemon meanwhile is waited for, up to 30 s.",
+		.example = "berth migrate run acme --to c2 --copy ./copy-tenant.sh --max-blackout 2000",
+		.run = migrate_run,
+	},
+	{
+		.name = "migrate begin",
+		.operand = "P",
+		.required = OPT(TO),
+		.optional = TARGET,
+		.help = "Start moving a partition; reads and writes still go to the old cluster.",
+		.more = "What is left out stays as it is.",
+		.example = "berth migrate begin acme --to c2",
+		.run = migrate_begin,
+	},
+	{
+		.name = "migrate cutover",
+		.operand = "P",
+		.optional = OPT(FORCE),
+		.help = "Hold back the writes of a partition that is being moved.",
+		.more = "--force is taken and changes nothing: a cutover waits for nobody.",
+		.example = "berth migrate cutover acme",
+		.run = migrate_cutover,
+	},
+	{
+		.name = "migrate complete",
+		.operand = "P",
+		.optional = OPT(FORCE),
+		.help = "Let the new cluster take over, once no old write can be under way any more.",
+		.more = "Until then it is refused with `barrier-pending` and says for what it waits. --force does not wait: a write "
+			"that is still under way then reaches the old cluster alone.",
+		.example = "berth migrate complete acme",
+		.run = migrate_complete,
+	},
+	{
+		.name = "migrate abort",
+		.operand = "P",
+		.optional = OPT(FORCE),
+		.help = "Undo a migration: the old cluster keeps the partition.",
+		.more = "--force is taken and changes nothing: an abort waits for nobody.",
+		.example = "berth migrate abort acme",
+		.run = migrate_abort,
+	},
+	{
+		.name = "migrate status",
+		.help = "List the migrations under way, and what each one waits for.",
+		.more = "Without a daemon: which there are.",
+		.example = "berth migrate status",
+		.run = migrate_status,
+	},
+	{
+		.name = "history",
+		.operand = "[P]",
+		.optional = OPT(LIMIT),
+		.help = "List the last changes, of one partition or of all, newest first.",
+		.example = "berth history acme --limit 20",
+		.run = history_show,
+	},
+	{
+		.name = "completion",
+		.help = "Print the completion for bash.",
+		.example = "berth completion > /usr/share/bash-completion/completions/berth",
+		.run = help_completion,
+		.hidden = true,
+	},
+	{
+		.name = "man",
+		.help = "Print the man page.",
+		.example = "berth man | man -l -",
+		.run = help_man,
+		.hidden = true,
+	},
+	{.name = NULL},
+};

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT
+ * A whole migration, driven from outside the daemon: what run.c (the steps), session.c (the connection, and what became of
+ * a step when it broke) and copy.c (the copy command) share. One thread.
+ *
+ *   begin -> copy -> cutover -> complete, again and again until the barrier is over -> done
+ *     |        |        |           |
+ *     +--------+--------+-----------+--> abort: the copy failed, the blackout got too long, a signal came
+ *
+ * Each step is known by the epoch that it took. After a broken connection the present state and its epoch tell whether the
+ * step was done, is to be done again, or whether somebody else has changed the partition meanwhile. */
+#ifndef BERTH_TOOLS_RUN_H
+#define BERTH_TOOLS_RUN_H
+
+#include <stdio.h>
+
+#include "client.h"
+
+#define RUN_RECONNECT_MS 30000u
+
+struct run {
+	struct tool *t;
+	const char *partition;
+	char from[SHM_CLUSTER_ID_MAX + 1]; /* where it was before begin */
+	struct client c;
+	json_t *to;             /* of begin, as asked for */
+	uint64_t epoch;         /* of the last step of ours; before begin: of the present placement */
+	json_t *state;          /* of the last look; NULL: none */
+	uint64_t state_epoch;
+	uint64_t begun_ms, cutover_ms; /* CLOCK_MONOTONIC; 0: not yet */
+	uint64_t copy_ms;
+	uint64_t max_blackout_ms; /* 0: no limit */
+	uint64_t blackout_ms;     /* as the daemon told, or as seen from here */
+	/* progress */
+	bool tty;
+	uint64_t told_ms;
+	char stage[64]; /* last told; "": the line is ended */
+};
+
+/* ---- run.c ---- */
+/* Waits for ms, or until a signal: SIGINT, SIGTERM, SIGHUP (then run_interrupted), SIGCHLD. Signals come in here only. */
+void run_wait(uint64_t ms);
+bool run_interrupted(void);
+/* One line about what is going on: rewritten on a terminal, else told at another stage, or five seconds later. */
+void run_progress(struct run *, const char *stage, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* Ends the line on a terminal, so that what comes next has its own. */
+void run_progress_end(struct run *);
+
+/* ---- session.c ---- */
+/* A step: the call, and whatever it takes to know what became of it. */
+enum step_result {
+	STEP_DONE,    /* run->epoch is its epoch; *answer may be NULL when it is known from the state alone */
+	STEP_REFUSED, /* *answer: the error object */
+	STEP_FOREIGN, /* somebody else has changed the partition: run->state */
+	STEP_LOST,    /* no daemon for RUN_RECONNECT_MS: run->c.fault */
+	STEP_STOPPED, /* a signal came while there was no connection; only with `stoppable` */
+};
+struct step {
+	const char *method;
+	json_t *params;       /* borrowed */
+	const char *phase;    /* of the state once it is done; "" is settled */
+	bool target;          /* settled at the target, not where it was */
+	bool stoppable;
+};
+enum step_result session_step(struct run *, const struct step *, json_t **answer);
+/* Looks at the partition: run->state, run->state_epoch. STEP_DONE, STEP_REFUSED, STEP_LOST, STEP_STOPPED. */
+enum step_result session_look(struct run *, bool stoppable, json_t **answer);
+/* Does the last look show what a `complete` of ours makes of it? */
+bool session_moved(const struct run *);
+/* The endpoint of a cluster, "" when there is none; out has room for SHM_ENDPOINT_MAX + 1. */
+void session_endpoint(struct run *, const char *cluster, char *out);
+void session_close(struct run *);
+
+/* ---- copy.c ---- */
+enum copy_result { COPY_DONE, COPY_FAILED, COPY_INTERRUPTED };
+/* Runs CMD to its end, or ends it when run_interrupted. text: how it failed. */
+enum copy_result copy_run(struct run *, const char *cmd, char *text, size_t room);
+
+#endif

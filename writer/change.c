@@ -1,0 +1,424 @@
+/* SPDX-License-Identifier: MIT
+ * Changing what readers see: reserve, publish, cancel, for partitions, the default and clusters. The stores that matter
+ * to readers are all in this file and in generation_flip.
+ *
+ * P1 A word is stored after everything that it makes visible (release), and nothing else of a live entry changes but the
+ *    det slot that the present word does not refer to. So a reader that finds the word unchanged after it read a det has
+ *    the det of that word (the epoch in it makes that free of ABA).
+ * P2 The epoch counter in the header is stored before a word that carries the epoch.
+ * P3 An entry's key and hash are written while its word is empty, or a tombstone that has aged a grace period
+ *    (aged_epoch), or its own key's: no reader compares them meanwhile.
+ * P4 table_publish cannot fail: slot and records were made by table_reserve.
+ * P5 While a generation is being built beside the one in use, each change goes to both; the one in use first, it decides.
+ *    A key that the copy has not reached yet is put into the new one whole, and the copy passes over it.
+ * Model: tests/model/entry.pml, tests/model/generation.pml. */
+#include "table_internal.h"
+
+#include <stdlib.h>
+
+static void cell_pointers(const struct generation *g, uint32_t slot, bool dflt, _Atomic uint64_t **word,
+			  _Atomic uint32_t **det, _Atomic uint64_t **document)
+{
+	if (dflt) {
+		*word = &gen_header(g)->dflt.word;
+		*det = gen_header(g)->dflt.det;
+		*document = &gen_header(g)->default_document;
+	} else {
+		*word = &gen_entry(g, slot)->word;
+		*det = gen_entry(g, slot)->det;
+		*document = gen_document(g, slot);
+	}
+}
+
+void cell_state(const struct generation *g, uint64_t word, const _Atomic uint32_t det[2], struct state *s)
+{
+	unsigned which = word_which(word);
+
+	*s = (struct state){.epoch = word_epoch(word)};
+	if (!word_live(word))
+		return;
+	s->phase = (enum word_phase)word_phase(word);
+	s->at = gen_record(g, atomic_load_explicit(&det[which], memory_order_relaxed));
+	if (s->phase != PHASE_SETTLED)
+		s->to = gen_record(g, atomic_load_explicit(&det[!which], memory_order_relaxed));
+}
+
+/* Does this slot hold the key, live or not? */
+static bool slot_holds(const struct generation *g, const struct shm_entry *e, const char *key, size_t len, uint64_t hash)
+{
+	if (atomic_load_explicit(&e->hash, memory_order_relaxed) != hash ||
+	    e->n != (len <= SHM_KEY_INLINE ? (unsigned)len : SHM_KEY_LONG))
+		return false;
+	return len <= SHM_KEY_INLINE ? memcmp(e->key, key, len) == 0
+				     : index_long_key_equal(&g->map, e, (const unsigned char *)key, len) == 1;
+}
+
+static bool slot_reusable(const struct generation *g, uint32_t slot, uint64_t word)
+{
+	return !word_live(word) && word != WORD_RESERVED && word_epoch(word) <= g->aged_epoch &&
+	       atomic_load_explicit(gen_document(g, slot), memory_order_relaxed) == 0;
+}
+
+static bool key_write(struct generation *g, struct shm_entry *e, const char *key, size_t len, uint64_t hash)
+{
+	if (len > SHM_KEY_INLINE) {
+		uint32_t off = records_alloc(g, key_record_size(len));
+		struct shm_key_record *k;
+		struct shm_long_key in = {.record = {0}};
+
+		if (off == 0)
+			return false;
+		k = gen_record(g, off);
+		k->len = (uint16_t)len;
+		k->pad = 0;
+		memcpy(k->data, key, len);
+		k->data[len] = 0;
+		k->check = key_record_checksum(k);
+		memcpy(in.record, &off, 4);
+		memcpy(in.prefix, key, SHM_KEY_PREFIX);
+		memcpy(e->key, &in, sizeof in);
+		e->n = SHM_KEY_LONG;
+	} else {
+		memset(e->key, 0, sizeof e->key);
+		memcpy(e->key, key, len);
+		e->n = (uint8_t)len;
+	}
+	atomic_store_explicit(&e->hash, hash, memory_order_relaxed);
+	return true;
+}
+
+uint32_t slot_take(struct table *t, struct generation *g, const char *key, size_t len, uint64_t hash)
+{
+	struct shm_table *h = gen_header(g);
+	uint32_t home = index_home(hash, g->map.capacity), best = SLOT_NONE, i;
+	uint32_t longest = atomic_load_explicit(&h->longest_probe, memory_order_relaxed);
+	struct shm_entry *e;
+	uint64_t word;
+
+	(void)t;
+	for (i = home; i <= home + SHM_PROBE_MAX - 1; i++) {
+		e = gen_entry(g, i);
+		word = atomic_load_explicit(&e->word, memory_order_relaxed);
+		if (word == WORD_EMPTY) {
+			if (best == SLOT_NONE)
+				best = i;
+			break;
+		}
+		if (i - home <= longest && slot_holds(g, e, key, len, hash))
+			return i;
+		if (best == SLOT_NONE && slot_reusable(g, i, word))
+			best = i;
+		if (i - home >= longest && best != SLOT_NONE)
+			break; /* the key is nowhere, and there is a place */
+	}
+	if (best == SLOT_NONE)
+		return SLOT_NONE;
+	e = gen_entry(g, best);
+	word = atomic_load_explicit(&e->word, memory_order_relaxed);
+	if (word != WORD_EMPTY && e->n == SHM_KEY_LONG)
+		records_free(g, load_u32(e->key)); /* P3: nobody compares with it any more */
+	if (!key_write(g, e, key, len, hash)) {
+		if (word != WORD_EMPTY)
+			e->n = 0; /* its record is gone; an aged tombstone that holds no key */
+		return SLOT_NONE;
+	}
+	if (best - home > longest) /* before the entry: release, pairs with the acquire in index_find (its G2) */
+		atomic_store_explicit(&h->longest_probe, best - home, memory_order_release);
+	if (word == WORD_EMPTY)
+		atomic_fetch_add_explicit(&h->n_tombstones, 1, memory_order_relaxed);
+	atomic_store_explicit(&e->word, WORD_RESERVED, memory_order_release);
+	return best;
+}
+
+static void uses_add(struct table *t, const struct shm_detail *d, int n)
+{
+	if (d)
+		t->uses[d->cluster] += (uint32_t)n;
+}
+
+static void release_detail(struct table *t, struct generation *g, uint32_t off)
+{
+	if (off != 0 && records_release(g, off))
+		retire(t, g, off, 0);
+}
+
+/* Stores a state into a cell (P1, P2). at, to: record offsets that it owns a reference of from now on; what the cell held
+ * loses its own. deciding: this is the generation that counts (statistics of clusters). */
+static void cell_store(struct table *t, struct generation *g, uint32_t slot, bool dflt, const struct state *s, uint32_t at,
+		       uint32_t to, uint64_t remembered, bool deciding)
+{
+	struct shm_table *h = gen_header(g);
+	_Atomic uint64_t *word, *document;
+	_Atomic uint32_t *det;
+	uint64_t old, new;
+	uint32_t old_at = 0, old_to = 0;
+	unsigned which = 0;
+
+	cell_pointers(g, slot, dflt, &word, &det, &document);
+	atomic_store_explicit(document, remembered, memory_order_relaxed);
+	old = atomic_load_explicit(word, memory_order_relaxed);
+	if (word_live(old)) {
+		which = word_which(old);
+		old_at = atomic_load_explicit(&det[which], memory_order_relaxed);
+		if (word_phase(old) != PHASE_SETTLED)
+			old_to = atomic_load_explicit(&det[!which], memory_order_relaxed);
+	}
+	if (s->epoch > atomic_load_explicit(&h->epoch, memory_order_relaxed))
+		atomic_store_explicit(&h->epoch, s->epoch, memory_order_release); /* P2 */
+	if (!s->at) {
+		new = s->epoch || word_live(old) ? word_make(s->epoch, 0, s->epoch == 0, 0, 0) : old;
+		if (old == WORD_RESERVED && s->epoch == 0)
+			new = word_make(0, 0, 1, 0, 0);
+	} else {
+		if (!word_live(old)) {
+			which = 0;
+			atomic_store_explicit(&det[0], at, memory_order_release);
+			if (to)
+				atomic_store_explicit(&det[1], to, memory_order_release);
+		} else if (at == old_at) {
+			if (to && to != old_to) /* begin */
+				atomic_store_explicit(&det[!which], to, memory_order_release);
+		} else { /* set: the free slot; complete: it is there already */
+			which = !which;
+			if (at != old_to)
+				atomic_store_explicit(&det[which], at, memory_order_release);
+		}
+		new = word_make(s->epoch, s->at->cluster, which, s->at->kind, s->phase);
+	}
+	if (new != old)
+		atomic_store_explicit(word, new, memory_order_release); /* P1: pairs with every reader's load of the word */
+	if (!dflt) {
+		if (word_live(new) && !word_live(old)) {
+			atomic_fetch_add_explicit(&h->n_live, 1, memory_order_relaxed);
+			if (old != WORD_EMPTY)
+				atomic_fetch_sub_explicit(&h->n_tombstones, 1, memory_order_relaxed);
+		} else if (!word_live(new) && word_live(old)) {
+			atomic_fetch_sub_explicit(&h->n_live, 1, memory_order_relaxed);
+			atomic_fetch_add_explicit(&h->n_tombstones, 1, memory_order_relaxed);
+			retire(t, g, 0, s->epoch);
+		}
+	}
+	if (deciding) {
+		uses_add(t, s->at, 1);
+		uses_add(t, s->to, 1);
+		uses_add(t, old_at ? gen_record(g, old_at) : NULL, -1);
+		uses_add(t, old_to ? gen_record(g, old_to) : NULL, -1);
+	}
+	release_detail(t, g, old_at);
+	release_detail(t, g, old_to);
+}
+
+/* ---- partitions and the default ---- */
+
+static uint64_t key_hash(const struct table *t, const struct table_change *c)
+{
+	return c->key ? hash_key(t->secret, c->key, c->len) : 0;
+}
+
+/* False: no room; nothing is held. which: 0 the generation in use, 1 the one being built. */
+static bool reserve_in(struct table *t, struct generation *g, unsigned which, struct table_change *c)
+{
+	const struct state *s = &c->after;
+	uint32_t *det = c->priv.det[which];
+
+	c->priv.slot[which] = SLOT_NONE;
+	det[0] = det[1] = 0;
+	if (c->key) {
+		uint64_t hash = key_hash(t, c), word;
+		const struct shm_entry *e;
+
+		/* Nothing to leave behind, and the copy has not come here: it will pass over the tombstone. */
+		if (which == 1 && !s->at && c->document == 0 && index_find(&g->map, c->key, c->len, hash, true, &e, &word) != 1)
+			return true;
+		c->priv.slot[which] = slot_take(t, g, c->key, c->len, hash);
+		if (c->priv.slot[which] == SLOT_NONE)
+			return false;
+	}
+	if (s->at && (det[0] = records_intern(g, s->at)) == 0)
+		return false;
+	if (s->to && (det[1] = records_intern(g, s->to)) == 0) {
+		release_detail(t, g, det[0]);
+		det[0] = 0;
+		return false;
+	}
+	if (s->to && det[0] == det[1]) { /* one record, two references: cannot be told apart; the machine refuses it */
+		release_detail(t, g, det[0]);
+		release_detail(t, g, det[1]);
+		det[0] = det[1] = 0;
+		return false;
+	}
+	return true;
+}
+
+static void cancel_in(struct table *t, struct generation *g, unsigned which, struct table_change *c)
+{
+	release_detail(t, g, c->priv.det[which][0]);
+	release_detail(t, g, c->priv.det[which][1]);
+	if (c->priv.slot[which] != SLOT_NONE) {
+		struct shm_entry *e = gen_entry(g, c->priv.slot[which]);
+
+		/* A tombstone that anybody may use; it never was more. */
+		if (atomic_load_explicit(&e->word, memory_order_relaxed) == WORD_RESERVED)
+			atomic_store_explicit(&e->word, word_make(0, 0, 1, 0, 0), memory_order_release);
+	}
+}
+
+static bool too_full(const struct table *t, const struct table_change *c)
+{
+	const struct shm_table *h = gen_header(t->now);
+
+	return c->key && c->after.at &&
+	       atomic_load_explicit(&h->n_live, memory_order_relaxed) +
+			       atomic_load_explicit(&h->n_tombstones, memory_order_relaxed) + 1 >
+		       GROW_MUST(t->now->map.capacity);
+}
+
+enum refusal_code table_reserve(struct table *t, struct table_change *c, struct refusal *r)
+{
+	for (unsigned attempt = 0;; attempt++) {
+		bool in_now = !too_full(t, c) && reserve_in(t, t->now, 0, c);
+
+		c->priv.slot[1] = SLOT_NONE;
+		c->priv.det[1][0] = c->priv.det[1][1] = 0;
+		if (in_now && (!t->next || reserve_in(t, t->next, 1, c))) {
+			t->n_reserved++;
+			return R_OK;
+		}
+		if (in_now)
+			cancel_in(t, t->now, 0, c);
+		if (attempt || t->n_reserved)
+			return refuse(r, R_FULL, "no room for this change in the table (%u entries, %llu bytes): give its file "
+				      "system more room", t->now->map.capacity, (unsigned long long)t->now->limit);
+		if (grow_now(t, &(struct table_room){.partitions = 1, .record_bytes = 2 * SHM_RECORD_MAX}, r) != R_OK)
+			return R_FULL;
+	}
+}
+
+void table_publish(struct table *t, struct table_change *c)
+{
+	bool dflt = c->key == NULL;
+
+	cell_store(t, t->now, c->priv.slot[0], dflt, &c->after, c->priv.det[0][0], c->priv.det[0][1], c->document, true);
+	if (t->next && (dflt || c->priv.slot[1] != SLOT_NONE)) /* P5 */
+		cell_store(t, t->next, c->priv.slot[1], dflt, &c->after, c->priv.det[1][0], c->priv.det[1][1], c->document,
+			   false);
+	t->n_reserved--;
+}
+
+void table_cancel(struct table *t, struct table_change *c)
+{
+	cancel_in(t, t->now, 0, c);
+	if (t->next)
+		cancel_in(t, t->next, 1, c);
+	t->n_reserved--;
+}
+
+bool cell_fill(struct table *t, struct generation *g, uint32_t slot, const struct state *s, uint64_t document)
+{
+	bool dflt = slot == SLOT_NONE;
+	uint32_t at = s->at ? records_intern(g, s->at) : 0, to = s->to ? records_intern(g, s->to) : 0;
+
+	if ((s->at && !at) || (s->to && !to)) {
+		release_detail(t, g, at);
+		return false;
+	}
+	cell_store(t, g, slot, dflt, s, at, to, document, g == t->next && t->growth == GROW_IDLE);
+	return true;
+}
+
+/* ---- clusters ---- */
+
+uint32_t cluster_record_make(struct generation *g, unsigned number, const char *id, const char *endpoint)
+{
+	size_t id_len = strlen(id), endpoint_len = strlen(endpoint);
+	uint32_t off = records_alloc(g, cluster_size(id_len, endpoint_len));
+	struct shm_cluster *c;
+
+	if (off == 0)
+		return 0;
+	c = gen_record(g, off);
+	c->number = (uint16_t)number;
+	c->id_len = (uint8_t)id_len;
+	c->endpoint_len = (uint8_t)endpoint_len;
+	memcpy(c->data, id, id_len + 1);
+	memcpy(c->data + id_len + 1, endpoint, endpoint_len + 1);
+	c->check = cluster_checksum(c);
+	return off;
+}
+
+static bool cluster_reserve_in(struct generation *g, const struct table_cluster_change *c, uint32_t *off)
+{
+	*off = 0;
+	if (c->number >= g->map.n_cluster_slots)
+		return c->id == NULL;
+	return !c->id || (*off = cluster_record_make(g, c->number, c->id, c->endpoint)) != 0;
+}
+
+enum refusal_code table_cluster_reserve(struct table *t, struct table_cluster_change *c, struct refusal *r)
+{
+	bool fresh = c->number == 0;
+
+	if (fresh) {
+		uint64_t next = table_next_cluster(t);
+
+		if (next > SHM_CLUSTERS_MAX)
+			return refuse(r, R_FULL, "all %u cluster numbers of this instance were given out; numbers are never "
+				      "reused", SHM_CLUSTERS_MAX);
+		c->number = (unsigned)next;
+	}
+	for (unsigned attempt = 0;; attempt++) {
+		bool in_now = cluster_reserve_in(t->now, c, &c->priv[0]);
+
+		c->priv[1] = 0;
+		if (in_now && (!t->next || cluster_reserve_in(t->next, c, &c->priv[1]))) {
+			t->n_reserved++;
+			return R_OK;
+		}
+		if (c->priv[0])
+			records_free(t->now, c->priv[0]);
+		if (attempt || t->n_reserved || grow_now(t, &(struct table_room){.clusters = 1}, r) != R_OK) {
+			if (fresh)
+				c->number = 0;
+			return refuse(r, R_FULL, "no room for cluster %s in the table: give its file system more room",
+				      c->id ? c->id : "(removal)");
+		}
+	}
+}
+
+static void cluster_publish_in(struct table *t, struct generation *g, unsigned number, uint32_t off)
+{
+	uint32_t old;
+
+	if (number >= g->map.n_cluster_slots)
+		return;
+	old = atomic_load_explicit(gen_cluster(g, number), memory_order_relaxed);
+	/* Release: pairs with the acquire in seg_cluster. */
+	atomic_store_explicit(gen_cluster(g, number), off, memory_order_release);
+	if (old)
+		retire(t, g, old, 0);
+	if (number >= atomic_load_explicit(&gen_header(g)->next_cluster, memory_order_relaxed))
+		atomic_store_explicit(&gen_header(g)->next_cluster, number + 1, memory_order_relaxed);
+}
+
+void table_cluster_publish(struct table *t, struct table_cluster_change *c)
+{
+	const struct shm_cluster *old = table_cluster(t, c->number);
+
+	if (old)
+		json_object_del(t->cluster_numbers, cluster_id(old));
+	if (c->id)
+		json_object_set_new(t->cluster_numbers, c->id, json_integer((json_int_t)c->number));
+	cluster_publish_in(t, t->now, c->number, c->priv[0]);
+	if (t->next)
+		cluster_publish_in(t, t->next, c->number, c->priv[1]);
+	t->n_reserved--;
+}
+
+void table_cluster_cancel(struct table *t, struct table_cluster_change *c)
+{
+	if (c->priv[0])
+		records_free(t->now, c->priv[0]);
+	if (c->priv[1])
+		records_free(t->next, c->priv[1]);
+	t->n_reserved--;
+}

@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: MIT
+ * The listening sockets: bound below the directory's descriptor, with modes that do not depend on the umask; who may
+ * connect, how many, and how long they may do nothing. Control thread only.
+ *
+ * Limits are for connections that are not attached: a reader process holds its own open for as long as it lives, and the
+ * registry limits those. admin.sock has limits of its own, so that nobody who may look keeps out who may change. */
+#include "control.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#undef R_OK /* of access(), not ours */
+
+#include "../shm/segment.h"
+#include "log.h"
+#include "registry.h"
+#include "rpc.h"
+
+#define ACCEPTS_A_TURN 32
+#define ACCEPT_PAUSE_MS 100
+
+static const char *const names[] = {SEG_SOCKET, SEG_ADMIN_SOCKET};
+
+/* ---- accepting --------------------------------------------------------------------------------------------- */
+
+/* What stands against one more connection; NULL: nothing. */
+static const char *over_limit(struct server *s, bool admin, uid_t uid)
+{
+	unsigned all = 0, of_uid = 0;
+	struct conn *c;
+
+	TAILQ_FOREACH (c, &s->conns, link) {
+		if (c->attached || c->admin != admin)
+			continue;
+		all++;
+		if (c->uid == uid)
+			of_uid++;
+	}
+	if (all >= (admin ? ADMIN_CONNS_MAX : CONNS_MAX))
+		return "too many connections";
+	if (of_uid >= (admin ? ADMIN_CONNS_OF_UID_MAX : CONNS_OF_UID_MAX))
+		return "too many connections of this user";
+	/* A registration costs a descriptor beside its connection's. */
+	if (!admin && s->n_conns + registry_count(table_registry(core_table(s->core))) + DESCRIPTORS_KEPT >=
+			      s->n_descriptors_max)
+		return "the daemon's limit of open files is near";
+	return NULL;
+}
+
+static void turn_away(struct server *s, int fd, const char *why)
+{
+	struct refusal r = {.code = R_OK};
+	struct buffer line = {0};
+
+	s->n_conns_refused++;
+	refuse(&r, R_LIMIT, "%s: close some, or retry later", why);
+	rpc_refuse(&line, NULL, &r);
+	if (!line.failed && send(fd, line.data, line.len, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+		log_event(LEVEL_DEBUG, "refused", LOG_S("why", why), LOG_S("send", strerror(errno)));
+	buffer_free(&line);
+	close(fd);
+}
+
+static void admit(struct listener *l, int fd)
+{
+	struct server *s = l->server;
+	struct ucred peer = {.pid = 0, .uid = (uid_t)-1};
+	socklen_t len = sizeof(peer);
+	const char *why;
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) != 0) {
+		close(fd);
+		return;
+	}
+	why = over_limit(s, l->admin, peer.uid);
+	if (why)
+		turn_away(s, fd, why);
+	else if (!conn_open(s, fd, l->admin, peer.uid, peer.pid))
+		close(fd);
+}
+
+static void on_incoming(uv_poll_t *, int status, int events);
+
+static void listeners_poll(struct server *s, bool on)
+{
+	for (int i = 0; i < 2; i++) {
+		struct listener *l = &s->listeners[i];
+
+		if (l->fd < 0)
+			continue;
+		if (on)
+			uv_poll_start(&l->poll, UV_READABLE, on_incoming);
+		else
+			uv_poll_stop(&l->poll);
+	}
+}
+
+static void on_pause_over(uv_timer_t *timer)
+{
+	struct server *s = timer->data;
+
+	if (s->spare_fd < 0)
+		s->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	listeners_poll(s, true);
+}
+
+/* Out of descriptors: the first in the queue is told so with the one that was kept, then nobody is accepted for a
+ * moment; the others wait in the kernel's queue. Polling on would spin: the queue stays readable. */
+static void out_of_descriptors(struct listener *l)
+{
+	struct server *s = l->server;
+	int fd;
+
+	log_event(LEVEL_WARN, "descriptors", LOG_S("error", strerror(errno)), LOG_N("connections", s->n_conns),
+		  LOG_S("do", "raise LimitNOFILE"));
+	if (s->spare_fd >= 0) {
+		close(s->spare_fd);
+		fd = accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		if (fd >= 0)
+			turn_away(s, fd, "the daemon has no descriptor left");
+		s->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	}
+	listeners_poll(s, false);
+	uv_timer_start(&s->accept_pause, on_pause_over, ACCEPT_PAUSE_MS, 0);
+}
+
+static void on_incoming(uv_poll_t *poll, int status, int events)
+{
+	struct listener *l = poll->data;
+
+	if (status < 0 || !(events & UV_READABLE))
+		return;
+	for (int i = 0; i < ACCEPTS_A_TURN; i++) {
+		int fd = accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+		if (fd >= 0) {
+			admit(l, fd);
+		} else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+			out_of_descriptors(l);
+			return;
+		} else if (errno != ECONNABORTED && errno != EINTR) {
+			return;
+		}
+	}
+}
+
+/* ---- time limits ------------------------------------------------------------------------------------------- */
+
+void control_sweep(struct server *s)
+{
+	uint64_t now = uv_now(&s->loop);
+	struct conn *c, *next;
+
+	for (c = TAILQ_FIRST(&s->conns); c; c = next) {
+		const char *why = NULL;
+
+		next = TAILQ_NEXT(c, link);
+		if (buffer_left(&c->out) > 0) {
+			/* Answers that nobody takes. heard_ms: the first of them cannot be older than its request. */
+			uint64_t since = c->sent_ms > c->heard_ms ? c->sent_ms : c->heard_ms;
+
+			if (now - since > CONN_IDLE_MS)
+				why = "answers not read";
+		} else if (!c->attached && !c->watching && !c->load && !c->queued && now - c->heard_ms > CONN_IDLE_MS) {
+			why = "idle";
+		}
+		if (!why)
+			continue;
+		log_event(LEVEL_DEBUG, "closed", LOG_S("why", why), LOG_S("peer", conn_who(c)));
+		conn_close(c);
+	}
+}
+
+/* ---- start and end ----------------------------------------------------------------------------------------- */
+
+/* Nobody can connect before listen(), so group and mode are right before it counts. */
+static enum refusal_code listener_open(struct server *s, struct listener *l, bool admin, struct refusal *r)
+{
+	struct instance *in = &s->instance;
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	gid_t group = admin ? in->admin_group : in->group;
+	const char *name = names[admin], *doing = "socket";
+	mode_t old;
+	int rc;
+
+	l->server = s;
+	l->admin = admin;
+	snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s", in->dir_fd, name);
+	l->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (l->fd < 0)
+		goto fail;
+	doing = "removing what an earlier writer left";
+	if (unlinkat(in->dir_fd, name, 0) != 0 && errno != ENOENT)
+		goto fail;
+	doing = "bind (is /proc mounted?)";
+	old = umask(0177);
+	rc = bind(l->fd, (struct sockaddr *)&address, sizeof(address));
+	umask(old);
+	if (rc != 0)
+		goto fail;
+	doing = "group and mode";
+	if (fchownat(in->dir_fd, name, (uid_t)-1, group, AT_SYMLINK_NOFOLLOW) != 0 || fchmodat(in->dir_fd, name, 0660, 0))
+		goto fail;
+	doing = "listen";
+	if (listen(l->fd, 1024) != 0)
+		goto fail;
+	rc = uv_poll_init(&s->loop, &l->poll, l->fd);
+	if (rc == 0) {
+		l->poll.data = l;
+		rc = uv_poll_start(&l->poll, UV_READABLE, on_incoming);
+	}
+	if (rc == 0)
+		return R_OK;
+	errno = -rc;
+fail:
+	refuse(r, R_BACKEND, "%s/%s: %s: %s", in->path, name, doing, strerror(errno));
+	if (l->fd >= 0)
+		close(l->fd);
+	l->fd = -1;
+	return R_BACKEND;
+}
+
+enum refusal_code control_open(struct server *s, struct refusal *r)
+{
+	struct rlimit files;
+	enum refusal_code code;
+
+	TAILQ_INIT(&s->conns);
+	TAILQ_INIT(&s->waiting);
+	TAILQ_INIT(&s->parked);
+	TAILQ_INIT(&s->watchers);
+	s->listeners[0].fd = s->listeners[1].fd = -1;
+	s->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	uv_timer_init(&s->loop, &s->accept_pause);
+	s->accept_pause.data = s;
+	s->input = malloc(FRAME_MAX + 1);
+	if (!s->input)
+		return refuse(r, R_FULL, "out of memory");
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+		files.rlim_cur = files.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &files);
+		getrlimit(RLIMIT_NOFILE, &files);
+		s->n_descriptors_max = files.rlim_cur;
+	}
+	code = listener_open(s, &s->listeners[0], false, r);
+	if (code == R_OK)
+		code = listener_open(s, &s->listeners[1], true, r);
+	return code;
+}
+
+void control_stop_listening(struct server *s)
+{
+	uv_timer_stop(&s->accept_pause);
+	for (int i = 0; i < 2; i++) {
+		struct listener *l = &s->listeners[i];
+
+		if (l->fd < 0)
+			continue;
+		unlinkat(s->instance.dir_fd, names[i], 0);
+		uv_close((uv_handle_t *)&l->poll, NULL);
+		close(l->fd);
+		l->fd = -1;
+	}
+}
+
+void control_close(struct server *s)
+{
+	struct conn *c;
+
+	control_stop_listening(s);
+	while ((c = TAILQ_FIRST(&s->conns)))
+		conn_close(c);
+	uv_close((uv_handle_t *)&s->accept_pause, NULL);
+	if (s->spare_fd >= 0)
+		close(s->spare_fd);
+	buffer_free(&s->spare);
+	buffer_free(&s->watch_line);
+	buffer_free(&s->watch_after);
+	free(s->input);
+	s->input = NULL;
+}

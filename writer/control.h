@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: MIT
+ * The two sockets of an instance and the connections on them. control.c listens and limits; conn.c moves bytes and cuts
+ * them into frames; rpc.c (rpc.h) understands a frame. Control thread only.
+ *
+ * A connection, by what it waits for (exactly one; conn_settle arms the poll accordingly):
+ *
+ *   its peer's next bytes        readable
+ *   its peer reading answers     writable; no request is looked at meanwhile
+ *   its turn                     on server.waiting: whole requests are buffered, the idle handle goes on with them
+ *   the end of a document        on server.parked: a changing request stays in the buffer and is read again then
+ *   its own document             conn.load
+ *
+ * Answers leave in the order of the requests. Each wait but the last two has a limit (control.c). */
+#ifndef BERTH_WRITER_CONTROL_H
+#define BERTH_WRITER_CONTROL_H
+
+#include "server.h"
+
+#define FRAME_MAX 65536u          /* bytes of a request, newline excluded */
+#define DEPTH_MAX 32u             /* nesting of a request */
+#define WATCH_BACKLOG_MAX 1048576u
+#define WATCHERS_MAX 256u
+#define WATCHERS_OF_UID_MAX 64u
+#define BACKLOG_MAX 268435456u    /* of all answers that wait for their readers: above it, no more looking */
+#define CONNS_MAX 1024u           /* on berth.sock, attached ones not counted */
+#define CONNS_OF_UID_MAX 512u
+#define ADMIN_CONNS_MAX 512u      /* on admin.sock */
+#define ADMIN_CONNS_OF_UID_MAX 256u
+#define CONN_IDLE_MS 30000u       /* without a whole request, or without reading an answer */
+#define DESCRIPTORS_KEPT 128u     /* of RLIMIT_NOFILE, not for connections on berth.sock */
+
+struct conn {
+	TAILQ_ENTRY(conn) link;       /* server.conns */
+	TAILQ_ENTRY(conn) queue_link; /* *queued */
+	TAILQ_ENTRY(conn) watch_link; /* server.watchers */
+	struct conn_list *queued;     /* server.waiting, server.parked, or NULL */
+	struct server *server;
+	uv_poll_t poll;
+	int fd;
+	int events;  /* that poll is armed for */
+	bool admin, attached, watching;
+	bool eof;     /* the peer sends no more */
+	bool closing; /* close once the answers have left */
+	bool closed;  /* memory goes at the end of the loop's turn */
+
+	uid_t uid;
+	pid_t pid; /* as seen from here; 0: not visible */
+	char who[80]; /* for the history; "" until it is wanted */
+
+	struct buffer in, out;
+	size_t scanned;  /* bytes of in without a newline */
+	size_t counted;  /* bytes of out in server.backlog */
+	int passed_fd;   /* came with the request that is being read; -1: none */
+	int send_fd;     /* goes with the first byte of out; -1: none */
+	uint64_t heard_ms, sent_ms; /* of the loop's clock: last whole request, last byte taken by the peer */
+
+	uint32_t slot;   /* attached: of its registration */
+	uint64_t attach;
+	struct load *load; /* whose answer this connection waits for */
+};
+
+/* ---- control.c ---- */
+enum refusal_code control_open(struct server *, struct refusal *);
+/* No more new connections; the sockets' names go. */
+void control_stop_listening(struct server *);
+void control_close(struct server *);
+/* Once a second: closes who is idle or does not read. */
+void control_sweep(struct server *);
+
+/* ---- conn.c ---- */
+struct conn *conn_open(struct server *, int fd, bool admin, uid_t, pid_t);
+void conn_close(struct conn *);
+/* Goes on with buffered requests, sends what there is to send, arms the poll. Whoever appended to conn.out from outside
+ * of a request (a notification, a late answer) calls it afterwards. */
+void conn_run(struct conn *);
+/* A slice of what is on server.waiting. True when more is left. */
+bool conns_run_waiting(struct server *);
+/* The document is through: parked requests may be tried again. */
+void conns_unpark(struct server *);
+const char *conn_who(struct conn *);
+/* The descriptor that came with the present request, now the caller's; -1: none. */
+int conn_take_fd(struct conn *);
+
+#endif

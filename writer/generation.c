@@ -1,0 +1,382 @@
+/* SPDX-License-Identifier: MIT
+ * The files of generations: the one being built, table.<generation>, the reserve, and old ones until their readers are
+ * gone. Called by the table's files alone.
+ *
+ *   reserve --(rename)--> building --(seal, rename, one store into root)--> table.<g> --(grace period)--> reserve | gone
+ *
+ * F1 Memory of a file is allocated before it is touched: a full file system is an error here, never a SIGBUS in us or in
+ *    a reader.
+ * F2 A table has its name only when it is complete; what a dead writer left half-made is unlinked.
+ * F3 After the flip nobody stores into the older file. It is punched only after no reader is in it (grow.c).
+ * F4 While the writer runs there is a reserve as large as the present file, or it is being made: a restart needs no
+ *    memory that somebody else could have taken. */
+#include "table_internal.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#define BUILDING "building"
+#define RESERVE "reserve"
+#define PUNCH_STEP (1u << 20)
+#define RECORDS_HEADROOM (64u << 10)
+#define HUGETLBFS_MAGIC_ 0x958458f6
+
+static uint64_t round_up(uint64_t n, uint64_t to) { return (n + to - 1) / to * to; }
+
+uint32_t capacity_for(uint64_t n)
+{
+	/* 0.65 full: 64 + 8 bytes an entry make 111 bytes a partition, and a hit looks at 1.9 entries on average. */
+	uint64_t capacity = n * 20 / 13 + 64;
+
+	return capacity > UINT32_MAX - 2 * SHM_PROBE_MAX ? UINT32_MAX - 2 * SHM_PROBE_MAX : (uint32_t)capacity;
+}
+
+static uint64_t file_block(int fd)
+{
+	struct statfs fs;
+
+	return fstatfs(fd, &fs) == 0 && (uint32_t)fs.f_type == HUGETLBFS_MAGIC_ ? (uint64_t)fs.f_bsize : SHM_PAGE;
+}
+
+static int allocate_range(int fd, uint64_t from, uint64_t to)
+{
+	int e;
+
+	do
+		e = from >= to ? 0 : posix_fallocate(fd, (off_t)from, (off_t)(to - from));
+	while (e == EINTR);
+	errno = e;
+	return e ? -1 : 0;
+}
+
+int generation_allocate(struct generation *g, uint64_t end)
+{
+	uint64_t to = round_up(end, file_block(g->fd));
+
+	if (to > g->mapped)
+		to = g->mapped;
+	if (to <= g->allocated)
+		return 0;
+	if (allocate_range(g->fd, g->allocated, to) != 0)
+		return -1;
+	g->allocated = to;
+	return 0;
+}
+
+static void file_modes(const struct table *t, int fd)
+{
+	if (fchown(fd, (uid_t)-1, t->instance->group) != 0)
+		errno = 0; /* not ours to give: the mode still keeps others out */
+	(void)!fchmod(fd, 0640);
+}
+
+/* A file to build in: the reserve if there is one. */
+static int building_open(struct table *t, uint64_t *allocated)
+{
+	int dir = t->instance->table_dir_fd;
+
+	*allocated = 0;
+	if (t->reserve_size && renameat(dir, RESERVE, dir, BUILDING) == 0) {
+		*allocated = t->reserve_size;
+		t->reserve_size = 0;
+		return openat(dir, BUILDING, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+	}
+	t->reserve_size = 0;
+	if (unlinkat(dir, BUILDING, 0) != 0 && errno != ENOENT)
+		return -1;
+	return openat(dir, BUILDING, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0640);
+}
+
+static void header_fill(const struct table *t, struct generation *g, uint32_t number, uint32_t capacity, uint32_t n_clusters)
+{
+	struct shm_table *h = gen_header(g);
+	uint64_t n_entries = (uint64_t)capacity + SHM_PROBE_MAX;
+
+	memset(h, 0, sizeof *h);
+	h->magic = SHM_MAGIC_TABLE;
+	h->abi = SHM_ABI;
+	h->fingerprint = SHM_FINGERPRINT;
+	memcpy(h->uuid, t->root->uuid, 16);
+	h->generation = number;
+	h->capacity = capacity;
+	h->n_cluster_slots = n_clusters;
+	h->clusters_off = SHM_PAGE;
+	h->entries_off = round_up(h->clusters_off + (uint64_t)n_clusters * 4, 64);
+	h->documents_off = h->entries_off + n_entries * sizeof(struct shm_entry);
+	h->records_off = round_up(h->documents_off + n_entries * 8, SHM_PAGE);
+	h->size = g->mapped;
+}
+
+enum refusal_code generation_create(struct table *t, uint32_t number, uint32_t capacity, uint32_t n_clusters,
+				    struct generation **out, struct refusal *r)
+{
+	struct generation *g = calloc(1, sizeof *g);
+	uint64_t n_entries = (uint64_t)capacity + SHM_PROBE_MAX, block;
+
+	if (!g)
+		return refuse(r, R_FULL, "no memory for a new table generation");
+	g->fd = building_open(t, &g->allocated);
+	if (g->fd < 0) {
+		free(g);
+		return refuse(r, R_BACKEND, "cannot make %s/" BUILDING ": %s", t->instance->path, strerror(errno));
+	}
+	file_modes(t, g->fd);
+	block = file_block(g->fd);
+	/* Address space, not memory: records may come to a kilobyte a partition. Cut by generation_seal. */
+	g->mapped = round_up(SHM_PAGE + (uint64_t)n_clusters * 4 + n_entries * (sizeof(struct shm_entry) + 8 + 1024) +
+				     (1ull << 30), block);
+	g->limit = g->mapped;
+	g->base = MAP_FAILED;
+	if (ftruncate(g->fd, (off_t)g->mapped) != 0 || generation_allocate(g, SHM_PAGE) != 0)
+		goto full;
+	g->base = mmap(NULL, g->mapped, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, g->fd, 0);
+	if (g->base == MAP_FAILED)
+		goto full;
+	header_fill(t, g, number, capacity, n_clusters);
+	if (seg_table_check(g->base, g->mapped, t->root->uuid, &g->map) != BERTH_OK || records_make(g) != 0) {
+		errno = ENOMEM;
+		goto full;
+	}
+	*out = g;
+	return R_OK;
+full:
+	refuse(r, R_FULL, "cannot make a table of %u entries in %s: %s; give its file system more room", capacity,
+	       t->instance->path, strerror(errno));
+	generation_discard(t, &g);
+	return R_FULL;
+}
+
+int generation_seal(struct generation *g, uint64_t headroom)
+{
+	uint64_t used = g->records.high ? g->records.high - g->map.records_off : 0;
+	uint64_t least = round_up(g->map.records_off + used + headroom + SHM_RECORD_MAX, file_block(g->fd));
+	uint64_t size = round_up(least + used / 4 + RECORDS_HEADROOM, file_block(g->fd));
+
+	if (size > g->mapped)
+		size = g->mapped;
+	if (generation_allocate(g, size) != 0) { /* do without the headroom */
+		size = least;
+		if (generation_allocate(g, size) != 0)
+			return -1;
+	}
+	if (ftruncate(g->fd, (off_t)size) != 0)
+		return -1;
+	if (size < g->mapped)
+		munmap(g->base + size, g->mapped - size);
+	g->mapped = g->limit = size;
+	if (g->allocated > size)
+		g->allocated = size;
+	gen_header(g)->size = size;
+	g->map.size = size;
+	return 0;
+}
+
+static void generation_free(struct generation **gp, bool unmap)
+{
+	struct generation *g = *gp;
+
+	records_destroy(g);
+	if (unmap) {
+		if (g->base && g->base != MAP_FAILED)
+			munmap(g->base, g->mapped);
+		close(g->fd);
+	}
+	free(g->retired);
+	free(g);
+	*gp = NULL;
+}
+
+void generation_discard(struct table *t, struct generation **gp)
+{
+	if (*gp) {
+		unlinkat(t->instance->table_dir_fd, BUILDING, 0);
+		generation_free(gp, true);
+	}
+}
+
+void generation_forget(struct generation **gp) { generation_free(gp, true); }
+
+static struct old_file *old_add(struct table *t, uint32_t number, int fd, uint64_t size)
+{
+	struct old_file *o = calloc(1, sizeof *o);
+
+	if (!o)
+		return NULL;
+	o->generation = number;
+	o->fd = fd;
+	o->size = size;
+	snprintf(o->name, sizeof o->name, "table.%u", number);
+	o->next = t->old;
+	t->old = o;
+	return o;
+}
+
+enum refusal_code generation_flip(struct table *t, struct refusal *r)
+{
+	struct generation *g = t->next, *last = t->now;
+	int dir = t->instance->table_dir_fd;
+	char name[32];
+
+	snprintf(name, sizeof name, "table.%u", g->map.generation);
+	if (renameat(dir, BUILDING, dir, name) != 0)
+		return refuse(r, R_BACKEND, "cannot rename %s/" BUILDING " to %s: %s", t->instance->path, name,
+			      strerror(errno));
+	g->map.termgen = SHM_TERMGEN(t->term, g->map.generation);
+	g->aged_epoch = atomic_load_explicit(&gen_header(g)->epoch, memory_order_relaxed); /* no reader saw a tombstone of it */
+	/* The flip. Release: whoever loads this number with acquire finds the table complete. */
+	atomic_store_explicit(&t->root->termgen, g->map.termgen, memory_order_release);
+	t->now = g;
+	t->next = NULL;
+	for (struct old_file *o = t->old; o; o = o->next)
+		if (!o->base && !o->tag) /* a dead writer's: readers could come to it until now */
+			o->tag = atomic_load_explicit(&t->root->grace, memory_order_relaxed);
+	if (last) {
+		struct old_file *o = old_add(t, last->map.generation, last->fd, last->limit);
+
+		t->n_retired -= last->retired_n; /* they go with the file */
+		if (o) {
+			o->tag = atomic_load_explicit(&t->root->grace, memory_order_relaxed);
+			o->base = last->base;
+			o->mapped = last->mapped;
+		} /* without memory for the note the file stays until the next start */
+		generation_free(&last, false);
+	}
+	if (t->reserving_fd >= 0) {
+		if (renameat(dir, RESERVE ".new", dir, RESERVE) == 0)
+			t->reserve_size = t->reserving;
+		close(t->reserving_fd);
+		t->reserving_fd = -1;
+	}
+	t->next_look_ms = 0;
+	return R_OK;
+}
+
+/* One slice for one file whose readers are gone. True while there is more of it. */
+static bool old_slice(struct table *t, struct old_file *o, bool recycle)
+{
+	int dir = t->instance->table_dir_fd;
+	uint64_t len = o->size - o->punched < PUNCH_STEP ? o->size - o->punched : PUNCH_STEP;
+
+	if (len > 0) {
+		len = round_up(len, file_block(o->fd));
+		if (o->base)
+			munmap(o->base + o->punched, len < o->mapped - o->punched ? len : o->mapped - o->punched);
+		(void)!fallocate(o->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)o->punched, (off_t)len);
+		if (recycle && allocate_range(o->fd, o->punched, o->punched + len) != 0)
+			o->size = o->punched; /* somebody was quicker: the reserve is what we have */
+		else
+			o->punched += len;
+		if (o->punched < o->size)
+			return true;
+	}
+	if (recycle && ftruncate(o->fd, (off_t)o->punched) == 0 && renameat(dir, o->name, dir, RESERVE) == 0)
+		t->reserve_size = o->punched;
+	else
+		unlinkat(dir, o->name, 0);
+	return false;
+}
+
+bool old_files_step(struct table *t)
+{
+	for (struct old_file **at = &t->old; *at; at = &(*at)->next) {
+		struct old_file *o = *at;
+
+		if (!o->passed)
+			continue;
+		if (old_slice(t, o, t->reserve_size == 0 && t->growth == GROW_IDLE && t->next == NULL))
+			return true;
+		*at = o->next;
+		close(o->fd);
+		free(o);
+		return true;
+	}
+	if (t->reserve_size < t->now->limit && !t->old && t->growth == GROW_IDLE && !t->next)
+		reserve_make(t, t->now->limit); /* tried again at the next slice of upkeep when there is no room */
+	return false;
+}
+
+void old_files_find(struct table *t)
+{
+	uint32_t current = SHM_GENERATION(atomic_load_explicit(&t->root->termgen, memory_order_relaxed));
+	int fd = openat(t->instance->table_dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *e;
+
+	if (!d) {
+		if (fd >= 0)
+			close(fd);
+		return;
+	}
+	while ((e = readdir(d)) != NULL) {
+		struct stat st;
+		char *end;
+		unsigned long n;
+
+		if (strcmp(e->d_name, BUILDING) == 0 || strcmp(e->d_name, RESERVE ".new") == 0)
+			unlinkat(t->instance->table_dir_fd, e->d_name, 0); /* F2 */
+		if (strncmp(e->d_name, "table.", 6) != 0 || e->d_name[6] < '0' || e->d_name[6] > '9')
+			continue;
+		n = strtoul(e->d_name + 6, &end, 10);
+		if (*end || n > UINT32_MAX)
+			continue;
+		if (n > current) { /* named, but the writer died before the flip: nobody has seen it, and its name is wanted */
+			unlinkat(t->instance->table_dir_fd, e->d_name, 0);
+			continue;
+		}
+		fd = openat(t->instance->table_dir_fd, e->d_name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+		if (fd < 0)
+			continue;
+		if (fstat(fd, &st) != 0 || !old_add(t, (uint32_t)n, fd, (uint64_t)st.st_size))
+			close(fd);
+	}
+	closedir(d);
+	fd = openat(t->instance->table_dir_fd, RESERVE, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+	if (fd >= 0) {
+		struct stat st;
+
+		if (fstat(fd, &st) == 0)
+			t->reserve_size = (uint64_t)st.st_blocks * 512 < (uint64_t)st.st_size ? 0 : (uint64_t)st.st_size;
+		close(fd);
+	}
+}
+
+void old_files_close(struct table *t)
+{
+	while (t->old) {
+		struct old_file *o = t->old;
+
+		t->old = o->next;
+		if (o->base)
+			munmap(o->base + o->punched, o->mapped - o->punched);
+		close(o->fd);
+		free(o);
+	}
+}
+
+int reserve_make(struct table *t, uint64_t size)
+{
+	int dir = t->instance->table_dir_fd;
+	int fd = openat(dir, RESERVE, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0640);
+
+	if (fd < 0)
+		return -1;
+	file_modes(t, fd);
+	if (allocate_range(fd, t->reserve_size, round_up(size, file_block(fd))) != 0) {
+		int e = errno;
+
+		(void)!ftruncate(fd, (off_t)t->reserve_size);
+		close(fd);
+		errno = e;
+		return -1;
+	}
+	t->reserve_size = round_up(size, file_block(fd));
+	close(fd);
+	return 0;
+}

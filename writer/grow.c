@@ -1,0 +1,357 @@
+/* SPDX-License-Identifier: MIT
+ * What the table does in slices of the control thread's time: grace periods and freeing, burying dead readers, growing
+ * into a new generation, releasing old ones.
+ *
+ * Growth: allocate (the new file and a reserve of its size, F1 and F4 of generation.c) -> copy slot by slot, while each
+ * change goes to both tables (P5 of change.c) -> seal -> flip. It starts early enough (GROW_AT) that slices suffice, and is
+ * done at once where it did not (GROW_MUST, a batch). It neither starts nor goes on between a reserve and its publish.
+ *
+ * Grace periods: guarantees in shm/grace.h. One runs whenever something is retired; what is retired while it runs waits
+ * for the next. A section that holds memory back only delays what it can see. */
+#include "table_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define COPY_STEP 64u              /* slots between two looks at the clock */
+#define ALLOCATE_STEP (1u << 20)
+#define RETRY_MS 1000u             /* after a growth or a reserve that found no room */
+#define LOOK_MS 1u                 /* between grace periods while something is retired */
+#define BLOCKED_MS 20u             /* while a section holds it back */
+
+/* ---- grace periods ---- */
+
+static bool ring_push(struct generation *g, struct retired item)
+{
+	if (g->retired_n == g->retired_size) {
+		size_t size = g->retired_size ? g->retired_size * 2 : 64;
+		struct retired *bigger = malloc(size * sizeof *bigger);
+
+		if (!bigger)
+			return false;
+		for (size_t i = 0; i < g->retired_n; i++)
+			bigger[i] = g->retired[(g->retired_head + i) % g->retired_size];
+		free(g->retired);
+		g->retired = bigger;
+		g->retired_head = 0;
+		g->retired_size = size;
+	}
+	g->retired[(g->retired_head + g->retired_n++) % g->retired_size] = item;
+	return true;
+}
+
+void retire(struct table *t, struct generation *g, uint32_t off, uint64_t epoch)
+{
+	struct retired item = {atomic_load_explicit(&t->root->grace, memory_order_relaxed), epoch, off};
+
+	if (g != t->now) { /* no reader has seen it */
+		if (off)
+			records_free(g, off);
+		return;
+	}
+	if (ring_push(g, item)) /* out of memory: the record stays until its generation goes */
+		t->n_retired++;
+}
+
+static void free_passed(struct table *t, struct generation *g)
+{
+	uint64_t lowest = registry_lowest(t->registry, g->map.generation);
+	uint64_t now = atomic_load_explicit(&t->root->grace, memory_order_relaxed);
+
+	while (g->retired_n) {
+		struct retired *item = &g->retired[g->retired_head];
+
+		if (item->tag >= now || item->tag >= lowest) /* a section with number n may see what was unlinked at n */
+			break;
+		if (item->off)
+			records_free(g, item->off);
+		if (item->epoch > g->aged_epoch)
+			g->aged_epoch = item->epoch;
+		g->retired_head = (g->retired_head + 1) % g->retired_size;
+		g->retired_n--;
+		t->n_retired--;
+	}
+}
+
+/* True when readers hold something back. */
+static bool grace_period(struct table *t)
+{
+	uint64_t grace = atomic_load_explicit(&t->root->grace, memory_order_relaxed);
+	uint64_t newest = 0;
+	bool held = false;
+
+	if (t->now->retired_n)
+		newest = t->now->retired[(t->now->retired_head + t->now->retired_n - 1) % t->now->retired_size].tag + 1;
+	for (struct old_file *o = t->old; o; o = o->next)
+		if (!o->passed && o->tag + 1 > newest)
+			newest = o->tag + 1;
+	if (newest > grace) {
+		if (grace_advance(t->root, t->membarrier) != 0)
+			return true; /* no barrier, no freeing: tried again */
+		grace++;
+		t->grace_periods++;
+	}
+	registry_look(t->registry);
+	free_passed(t, t->now);
+	t->held_bytes = 0;
+	for (struct old_file *o = t->old; o; o = o->next) {
+		o->passed = o->passed || (o->tag < grace && o->tag < registry_lowest(t->registry, o->generation));
+		if (!o->passed)
+			t->held_bytes += o->size;
+		held = held || !o->passed;
+	}
+	return held || (t->now->retired_n && t->now->retired[t->now->retired_head].tag < grace);
+}
+
+/* ---- growth ---- */
+
+static uint64_t growth_bytes(const struct table *t)
+{
+	const struct generation *g = t->next;
+	uint64_t records = t->now->records.high ? t->now->records.high - t->now->map.records_off : 0;
+
+	return g->map.records_off + records + records / 2 + t->headroom + (256u << 10);
+}
+
+bool grow_start(struct table *t, uint32_t capacity, uint32_t n_clusters, struct refusal *r)
+{
+	uint32_t number = t->now->map.generation + 1;
+
+	if (generation_create(t, number, capacity, n_clusters, &t->next, r) != R_OK)
+		return false;
+	t->reserving_fd = openat(t->instance->table_dir_fd, "reserve.new", O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC,
+				 0640);
+	if (t->reserving_fd < 0) {
+		refuse(r, R_BACKEND, "cannot make %s/reserve.new: %s", t->instance->path, strerror(errno));
+		generation_discard(t, &t->next);
+		return false;
+	}
+	(void)!fchmod(t->reserving_fd, 0640);
+	t->reserving = 0;
+	t->copied = 0;
+	t->growth = GROW_ALLOCATE;
+	return true;
+}
+
+static void grow_give_up(struct table *t)
+{
+	close(t->reserving_fd);
+	t->reserving_fd = -1;
+	unlinkat(t->instance->table_dir_fd, "reserve.new", 0);
+	generation_discard(t, &t->next);
+	t->growth = GROW_IDLE;
+	t->headroom = 0;
+	t->grow_again_ms = seg_clock_ms(CLOCK_MONOTONIC) + RETRY_MS;
+	reserve_make(t, t->now->limit);
+}
+
+/* One mebibyte of each file. 1 done, 0 more to do, -1 no room. */
+static int grow_allocate(struct table *t)
+{
+	uint64_t want = growth_bytes(t), to;
+	int e;
+
+	if (t->next->allocated < want)
+		return generation_allocate(t->next, t->next->allocated + ALLOCATE_STEP) == 0 ? 0 : -1;
+	if (t->reserving < want) {
+		to = t->reserving + ALLOCATE_STEP;
+		e = posix_fallocate(t->reserving_fd, (off_t)t->reserving, ALLOCATE_STEP);
+		if (e == EINTR)
+			return 0;
+		errno = e;
+		if (e)
+			return -1;
+		t->reserving = to;
+		return 0;
+	}
+	return 1;
+}
+
+static bool copy_header(struct table *t)
+{
+	struct shm_table *from = gen_header(t->now), *to = gen_header(t->next);
+	struct state s;
+
+#define COPY(field) \
+	atomic_store_explicit(&to->field, atomic_load_explicit(&from->field, memory_order_relaxed), memory_order_relaxed)
+	COPY(epoch);
+	COPY(document_version);
+	COPY(next_cluster);
+#undef COPY
+	for (unsigned n = 1; n < t->now->map.n_cluster_slots; n++) {
+		const struct shm_cluster *c = table_cluster(t, n);
+		uint32_t off = c ? cluster_record_make(t->next, n, cluster_id(c), cluster_endpoint(c)) : 0;
+
+		if (c && !off)
+			return false;
+		atomic_store_explicit(gen_cluster(t->next, n), off, memory_order_release);
+	}
+	cell_state(t->now, atomic_load_explicit(&from->dflt.word, memory_order_relaxed), from->dflt.det, &s);
+	return cell_fill(t, t->next, SLOT_NONE, &s,
+			 atomic_load_explicit(&from->default_document, memory_order_relaxed));
+}
+
+static bool copy_slot(struct table *t, uint32_t slot)
+{
+	const struct shm_entry *e = gen_entry(t->now, slot), *there;
+	uint64_t word = atomic_load_explicit(&e->word, memory_order_relaxed), found;
+	uint64_t document = atomic_load_explicit(gen_document(t->now, slot), memory_order_relaxed);
+	const unsigned char *key;
+	struct state s;
+	uint32_t to;
+	size_t len;
+
+	if (!word_live(word) && (word == WORD_EMPTY || document == 0))
+		return true;
+	key = index_key(&t->now->map, e, &len);
+	if (!key || index_find(&t->next->map, key, len, e->hash, true, &there, &found) == 1)
+		return true; /* a change has put it there already (P5 of change.c) */
+	to = slot_take(t, t->next, (const char *)key, len, e->hash);
+	if (to == SLOT_NONE)
+		return false;
+	cell_state(t->now, word, e->det, &s);
+	return cell_fill(t, t->next, to, &s, document);
+}
+
+/* One slice. 1: flipped, or given up; 0: more to do. */
+static int grow_slice(struct table *t, uint64_t until_ns, struct refusal *r)
+{
+	while (t->growth == GROW_ALLOCATE) {
+		int rc = grow_allocate(t);
+
+		if (rc < 0) {
+			refuse(r, R_FULL, "no room for a table of %u entries and its reserve in %s: %s; give the file system %llu "
+			       "bytes more", t->next->map.capacity, t->instance->path, strerror(errno),
+			       (unsigned long long)(2 * growth_bytes(t) - t->next->allocated - t->reserving));
+			grow_give_up(t);
+			return 1;
+		}
+		if (rc > 0) {
+			t->growth = GROW_COPY;
+			if (!copy_header(t))
+				goto full;
+		}
+		if (seg_clock_ns(CLOCK_MONOTONIC) >= until_ns)
+			return 0;
+	}
+	while (t->copied < t->now->map.n_entries) {
+		for (unsigned i = 0; i < COPY_STEP && t->copied < t->now->map.n_entries; i++, t->copied++)
+			if (!copy_slot(t, t->copied))
+				goto full;
+		if (seg_clock_ns(CLOCK_MONOTONIC) >= until_ns)
+			return 0;
+	}
+	if (generation_seal(t->next, t->headroom) != 0 || generation_flip(t, r) != R_OK)
+		goto full;
+	t->growth = GROW_IDLE;
+	t->headroom = 0;
+	return 1;
+full:
+	refuse(r, R_FULL, "a table of %u entries has no room for what is in the present one: give %s more room",
+	       t->next->map.capacity, t->instance->path);
+	grow_give_up(t);
+	return 1;
+}
+
+static uint32_t clusters_wanted(const struct table *t, uint64_t more)
+{
+	uint64_t next = table_next_cluster(t), n = t->now->map.n_cluster_slots;
+
+	while (n < next + more + 8 && n <= SHM_CLUSTERS_MAX)
+		n *= 2;
+	return n > SHM_CLUSTERS_MAX + 1 ? SHM_CLUSTERS_MAX + 1 : (uint32_t)n;
+}
+
+static uint64_t live(const struct table *t)
+{
+	return atomic_load_explicit(&gen_header(t->now)->n_live, memory_order_relaxed);
+}
+
+enum refusal_code grow_now(struct table *t, const struct table_room *more, struct refusal *r)
+{
+	uint32_t before = t->now->map.generation;
+	uint64_t n = live(t) + more->partitions;
+
+	r->code = R_OK;
+	if (t->next && t->growth == GROW_IDLE)
+		return refuse(r, R_FULL, "the table is being built");
+	if (!t->next && !grow_start(t, capacity_for(n + n / 16), clusters_wanted(t, more->clusters), r))
+		return r->code;
+	t->headroom = more->record_bytes;
+	while (grow_slice(t, UINT64_MAX, r) == 0)
+		;
+	return t->now->map.generation != before ? R_OK : r->code;
+}
+
+static bool has_room(const struct table *t, const struct table_room *more)
+{
+	const struct generation *g = t->now;
+	uint64_t used = live(t) + atomic_load_explicit(&gen_header(g)->n_tombstones, memory_order_relaxed);
+	uint64_t records = g->limit - (g->records.high ? g->records.high : g->map.records_off);
+
+	return used + more->partitions <= GROW_AT(g->map.capacity) && more->record_bytes <= records &&
+	       table_next_cluster(t) + more->clusters <= g->map.n_cluster_slots;
+}
+
+enum refusal_code table_expect(struct table *t, const struct table_room *more, struct refusal *r)
+{
+	enum refusal_code rc = R_OK;
+
+	if (t->next) /* a growth under way: its copy could be too small for the batch */
+		rc = grow_now(t, more, r);
+	if (rc == R_OK && !has_room(t, more))
+		rc = grow_now(t, more, r);
+	return rc;
+}
+
+static bool time_to_grow(const struct table *t)
+{
+	const struct shm_table *h = gen_header(t->now);
+	uint64_t full = atomic_load_explicit(&h->n_live, memory_order_relaxed) +
+			atomic_load_explicit(&h->n_tombstones, memory_order_relaxed);
+
+	return full > GROW_AT(t->now->map.capacity) ||
+	       atomic_load_explicit(&h->longest_probe, memory_order_relaxed) > SHM_PROBE_MAX * 3 / 4;
+}
+
+uint64_t table_step(struct table *t, uint64_t budget_us)
+{
+	uint64_t start = seg_clock_ns(CLOCK_MONOTONIC), now_ms = start / 1000000u, wait = UINT64_MAX;
+	struct refusal ignored;
+
+	if ((t->n_retired || t->old) && now_ms >= t->next_look_ms) {
+		bool held = grace_period(t);
+
+		if (held && registry_bury(t->registry, false))
+			held = grace_period(t);
+		t->next_look_ms = now_ms + (held ? BLOCKED_MS : LOOK_MS);
+	} else {
+		registry_bury(t->registry, false);
+	}
+	if (!t->next && !t->n_reserved && now_ms >= t->grow_again_ms && time_to_grow(t)) {
+		uint64_t n = live(t);
+
+		/* Half full after the growth: 138 bytes a partition, less with each that comes. */
+		if (!grow_start(t, capacity_for(n + n / 4), clusters_wanted(t, 0), &ignored))
+			t->grow_again_ms = now_ms + RETRY_MS;
+	}
+	if (t->growth != GROW_IDLE && !t->n_reserved) {
+		if (grow_slice(t, start + budget_us * 1000u, &ignored) == 0)
+			return 0;
+	} else if (now_ms >= t->grow_again_ms && old_files_step(t)) {
+		return 0;
+	}
+	if (t->reserve_size < t->now->limit && now_ms >= t->grow_again_ms)
+		t->grow_again_ms = now_ms + RETRY_MS;
+	wait = registry_next_ms(t->registry, now_ms);
+	if ((t->n_retired || t->old) && wait > (t->next_look_ms > now_ms ? t->next_look_ms - now_ms : 0))
+		wait = t->next_look_ms > now_ms ? t->next_look_ms - now_ms : 0;
+	if (t->grow_again_ms > now_ms && wait > RETRY_MS)
+		wait = RETRY_MS;
+	return wait;
+}

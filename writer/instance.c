@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: MIT
+ * Makes, checks and locks the directory of an instance: instance.h. Modes do not depend on the umask; what exists already
+ * is judged as a reader judges it (seg_dir_open), because who owns the directory routes everybody's writes. */
+#include "instance.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <limits.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "../shm/segment.h"
+#include "lock.h"
+
+#undef R_OK /* of access(), not ours */
+
+#define DIR_MODE 0751 /* the group lists it; others pass through to the sockets, whose own modes decide */
+
+/* A group that this process may give files to: root any, others their own. */
+static gid_t group_find(const char *name)
+{
+	gid_t mine[NGROUPS_MAX];
+	struct group entry, *found = NULL;
+	char buffer[16384];
+	int n;
+
+	if (getgrnam_r(name, &entry, buffer, sizeof(buffer), &found) != 0 || !found)
+		return getegid();
+	if (geteuid() == 0)
+		return found->gr_gid;
+	n = getgroups(NGROUPS_MAX, mine);
+	for (int i = 0; i < n; i++) {
+		if (mine[i] == found->gr_gid)
+			return found->gr_gid;
+	}
+	return getegid();
+}
+
+static int mkdir_exact(const char *path, mode_t mode)
+{
+	mode_t old = umask(0);
+	int rc = mkdir(path, mode);
+
+	umask(old);
+	return rc == 0 || errno == EEXIST ? 0 : -1;
+}
+
+static enum refusal_code refuse_dir(struct refusal *r, const char *path, int error)
+{
+	switch (error) {
+	case BERTH_E_UNSAFE:
+		return refuse(r, R_DENIED,
+			      "%s: it must be a directory, no symbolic link, owned by root, by this user or by user berth, "
+			      "and not writable by group or others: remove it, or name another one",
+			      path);
+	case BERTH_E_PERMISSION:
+		return refuse(r, R_DENIED, "%s: not permitted: run berthd as the owner of the directory", path);
+	case BERTH_E_NO_INSTANCE:
+		return refuse(r, R_BACKEND, "%s: no such directory: make it", path);
+	default:
+		return refuse(r, R_BACKEND, "%s: opening the directory: %s", path, strerror(errno));
+	}
+}
+
+static enum refusal_code dir_make(const char *path, bool named, gid_t group, int *fd, struct refusal *r)
+{
+	struct stat st;
+	uid_t owner;
+	int base, error;
+
+	if (named) {
+		if (mkdir_exact(SEG_DIR_BASE, 0755) != 0)
+			return refuse(r, R_BACKEND, SEG_DIR_BASE ": making the directory: %s", strerror(errno));
+		error = seg_dir_open(SEG_DIR_BASE, &base, NULL);
+		if (error != BERTH_OK)
+			return refuse_dir(r, SEG_DIR_BASE, error);
+		close(base);
+	}
+	if (mkdir_exact(path, DIR_MODE) != 0)
+		return refuse(r, R_BACKEND, "%s: making the directory: %s: make it for berthd's user", path,
+			      strerror(errno));
+	error = seg_dir_open(path, fd, &owner);
+	if (error != BERTH_OK)
+		return refuse_dir(r, path, error);
+	if (owner != geteuid() || fstat(*fd, &st) != 0)
+		return R_OK; /* its owner has decided: the next step that is not allowed says so */
+	if ((st.st_gid != group && fchown(*fd, (uid_t)-1, group) != 0) || fchmod(*fd, DIR_MODE) != 0) {
+		close(*fd);
+		return refuse(r, R_BACKEND, "%s: setting group and mode: %s", path, strerror(errno));
+	}
+	return R_OK;
+}
+
+static enum refusal_code readers_make(struct instance *in, struct refusal *r)
+{
+	struct stat st;
+
+	if (mkdirat(in->dir_fd, SEG_READERS, 0700) != 0 && errno != EEXIST)
+		return refuse(r, R_BACKEND, "%s/" SEG_READERS ": making the directory: %s", in->path, strerror(errno));
+	in->readers_fd = openat(in->dir_fd, SEG_READERS, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (in->readers_fd < 0)
+		return refuse(r, errno == ENOTDIR || errno == ELOOP ? R_DENIED : R_BACKEND,
+			      "%s/" SEG_READERS ": opening the directory: %s", in->path, strerror(errno));
+	if (fstat(in->readers_fd, &st) != 0 || st.st_uid != geteuid() || fchmod(in->readers_fd, 0700) != 0)
+		return refuse(r, R_DENIED, "%s/" SEG_READERS " belongs to uid %u: run berthd as that user, or remove it",
+			      in->path, (unsigned)st.st_uid);
+	return R_OK;
+}
+
+enum refusal_code instance_open(const char *dir_or_instance, const char *table_dir, bool takeover, struct instance *in,
+				struct refusal *r)
+{
+	bool named = !dir_or_instance || !strchr(dir_or_instance, '/');
+	enum refusal_code code;
+	int error;
+
+	memset(in, 0, sizeof(*in));
+	in->dir_fd = in->table_dir_fd = in->readers_fd = in->lock_fd = -1;
+	in->group = group_find("berth");
+	in->admin_group = group_find("berth-admin");
+	if (seg_dir_path(dir_or_instance, in->path, sizeof(in->path)) != BERTH_OK)
+		return refuse(r, R_INVALID,
+			      "instance `%.64s`: a name is 1 to 63 of A-Z, a-z, 0-9, `.`, `_`, `-`; a path has at most 3,999 "
+			      "bytes",
+			      dir_or_instance ? dir_or_instance : "");
+	code = dir_make(in->path, named, in->group, &in->dir_fd, r);
+	if (code != R_OK) {
+		in->dir_fd = -1;
+		return code;
+	}
+	code = lock_take(in->dir_fd, in->path, takeover, &in->lock_fd, r);
+	if (code != R_OK) {
+		in->lock_fd = -1;
+		goto fail;
+	}
+	code = readers_make(in, r);
+	if (code != R_OK)
+		goto fail;
+	in->table_dir_fd = in->dir_fd;
+	if (table_dir) {
+		error = seg_dir_open(table_dir, &in->table_dir_fd, NULL);
+		if (error != BERTH_OK) {
+			in->table_dir_fd = -1;
+			code = refuse_dir(r, table_dir, error);
+			goto fail;
+		}
+	}
+	return R_OK;
+fail:
+	instance_close(in);
+	return code;
+}
+
+void instance_close(struct instance *in)
+{
+	if (in->table_dir_fd >= 0 && in->table_dir_fd != in->dir_fd)
+		close(in->table_dir_fd);
+	if (in->readers_fd >= 0)
+		close(in->readers_fd);
+	if (in->dir_fd >= 0)
+		close(in->dir_fd);
+	if (in->lock_fd >= 0)
+		close(in->lock_fd); /* last: until then nobody else starts */
+	in->dir_fd = in->table_dir_fd = in->readers_fd = in->lock_fd = -1;
+}

@@ -1,0 +1,381 @@
+/* SPDX-License-Identifier: MIT
+ * Documents, from an open descriptor to the answer: load.h.
+ *
+ * The worker reads the whole document into its staged form before anything of it is applied, so a file that changes, ends
+ * or hangs meanwhile costs this load alone. It looks at `abandoned` between two pieces; a pipe is waited for with a limit.
+ * The control thread touches the document only after the worker is through. */
+#include "load.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#undef R_OK /* of access(), not ours */
+
+#include "log.h"
+#include "rpc.h"
+#include "text.h"
+
+#define PIECE 65536u
+#define PIPE_IDLE_MS 30000
+#define LOOK_MS 100      /* how often a worker that waits, and the control thread, look whether somebody still wants it */
+#define SLICE_US 2000u
+#define NAME_MAX_BYTES 255u
+
+struct load {
+	struct server *server;
+	struct conn *conn; /* NULL: --document, or gone */
+	json_t *id;
+	int fd;
+	bool pipe;
+	bool applying; /* core_load_start took it */
+	struct core_load_options options;
+	char who[400];
+	uint64_t started_ms;
+	uv_work_t work;
+	uv_timer_t look;
+	int n_handles; /* of work and look that libuv still has */
+	_Atomic bool abandoned;
+	/* of the worker, then of the control thread */
+	struct document *document;
+	struct refusal refusal;
+	uint64_t bytes;
+};
+
+/* ---- worker thread ----------------------------------------------------------------------------------------- */
+
+/* The next piece of a pipe, which may never come. 0: the end. */
+static ssize_t read_pipe(struct load *l, char *piece)
+{
+	for (int waited = 0;; waited += LOOK_MS) {
+		struct pollfd p = {.fd = l->fd, .events = POLLIN};
+		int n = poll(&p, 1, LOOK_MS);
+
+		if (n > 0)
+			return read(l->fd, piece, PIECE);
+		if (n < 0 && errno != EINTR)
+			return -1;
+		if (atomic_load(&l->abandoned) || waited >= PIPE_IDLE_MS) {
+			errno = ETIMEDOUT;
+			return -1;
+		}
+	}
+}
+
+static enum refusal_code parse(struct load *l, struct document_parser *parser, char *piece)
+{
+	struct refusal *r = &l->refusal;
+
+	for (;;) {
+		ssize_t n = l->pipe ? read_pipe(l, piece) : pread(l->fd, piece, PIECE, (off_t)l->bytes);
+		enum refusal_code code;
+
+		if (n == 0)
+			return R_OK;
+		if (n < 0 && (errno == EINTR || errno == EAGAIN))
+			continue;
+		if (n < 0)
+			return refuse(r, R_BACKEND, "reading the document: %s: give a file, or a pipe that is written to",
+				      strerror(errno));
+		l->bytes += (uint64_t)n;
+		if (l->bytes > LOAD_BYTES_MAX)
+			return refuse(r, R_BAD_DOCUMENT, "the document is longer than %llu bytes: split it", LOAD_BYTES_MAX);
+		if (atomic_load(&l->abandoned))
+			return refuse(r, R_BUSY, "given up");
+		code = document_parser_feed(parser, piece, (size_t)n, r);
+		if (code != R_OK)
+			return code;
+	}
+}
+
+static void on_work(uv_work_t *work)
+{
+	struct load *l = work->data;
+	struct document_parser *parser = document_parser_new();
+	char *piece = malloc(PIECE);
+
+	if (!parser || !piece)
+		refuse(&l->refusal, R_FULL, "out of memory for the document");
+	else if (parse(l, parser, piece) == R_OK)
+		document_parser_finish(&parser, &l->document, &l->refusal);
+	document_parser_free(&parser);
+	free(piece);
+}
+
+/* ---- control thread ---------------------------------------------------------------------------------------- */
+
+static void handle_gone(struct load *l)
+{
+	if (--l->n_handles == 0)
+		free(l);
+}
+
+static void on_look_closed(uv_handle_t *handle) { handle_gone(handle->data); }
+
+static void put_summary(struct buffer *out, const struct core_load_summary *s)
+{
+	buffer_format(out,
+		      "{\"partitions\":%llu,\"applied\":%llu,\"unchanged\":%llu,\"removed\":%llu,\"adopted\":%llu,"
+		      "\"diverged\":%llu,\"migrating\":%llu,\"version\":%llu,\"left\":",
+		      (unsigned long long)s->partitions, (unsigned long long)s->applied, (unsigned long long)s->unchanged,
+		      (unsigned long long)s->removed, (unsigned long long)s->adopted, (unsigned long long)s->diverged,
+		      (unsigned long long)s->migrating, (unsigned long long)s->version);
+	if (s->left)
+		buffer_json(out, s->left);
+	else
+		buffer_text(out, "[]");
+	buffer_text(out, "}");
+}
+
+static void tell_conn(struct load *l, const struct core_load_summary *summary)
+{
+	struct buffer answer = {0};
+	struct conn *c = l->conn;
+
+	c->load = NULL;
+	if (summary) {
+		rpc_result_begin(&answer, l->id);
+		put_summary(&answer, summary);
+		rpc_result_end(&answer);
+		if (answer.failed) {
+			buffer_cut(&answer, 0);
+			refuse(&l->refusal, R_FULL, "the document was applied, but there is no memory for the answer");
+			summary = NULL;
+		}
+	}
+	if (!summary)
+		rpc_refuse(&answer, l->id, &l->refusal);
+	buffer_add(&c->out, answer.data, answer.len);
+	buffer_free(&answer);
+	c->heard_ms = uv_now(&c->server->loop);
+	conn_run(c);
+}
+
+static void tell_log(struct load *l, const struct core_load_summary *s)
+{
+	uint64_t took = uv_now(&l->server->loop) - l->started_ms;
+
+	if (!s)
+		log_event(l->refusal.code == R_STALE_DOCUMENT ? LEVEL_INFO : LEVEL_ERROR, "document-refused",
+			  LOG_S("who", l->who), LOG_S("code", refusal_name(l->refusal.code)),
+			  LOG_S("path", l->refusal.path), LOG_S("message", l->refusal.message));
+	else
+		log_event(s->diverged || s->migrating ? LEVEL_WARN : LEVEL_INFO, "document", LOG_S("who", l->who),
+			  LOG_N("bytes", l->bytes), LOG_N("version", s->version), LOG_N("partitions", s->partitions),
+			  LOG_N("applied", s->applied), LOG_N("unchanged", s->unchanged), LOG_N("removed", s->removed),
+			  LOG_N("adopted", s->adopted), LOG_N("diverged", s->diverged), LOG_N("migrating", s->migrating),
+			  LOG_N("took_ms", took));
+}
+
+/* The one way out: with a summary, or with l->refusal. */
+static void finish(struct load *l, struct core_load_summary *summary)
+{
+	struct server *s = l->server;
+
+	s->n_loads++;
+	if (!summary)
+		s->n_loads_refused++;
+	tell_log(l, summary);
+	s->load = NULL;
+	if (l->conn)
+		tell_conn(l, summary);
+	if (summary)
+		json_decref(summary->left);
+	document_free(&l->document);
+	json_decref(l->id);
+	close(l->fd);
+	uv_close((uv_handle_t *)&l->look, on_look_closed);
+	handle_gone(l);
+	conns_unpark(s);
+	upkeep_soon(s, 1);
+	if (s->stopping)
+		return;
+	server_ready(s);
+	if (s->document_again) {
+		s->document_again = false;
+		load_document(s);
+	}
+}
+
+bool load_step(struct server *s)
+{
+	struct core_load_summary summary = {0};
+	struct load *l = s->load;
+	bool done = false;
+
+	if (!l || !l->applying)
+		return false;
+	if (atomic_load(&l->abandoned)) {
+		core_load_cancel(s->core);
+		refuse(&l->refusal, R_BUSY, s->stopping ? "the daemon is stopping: nothing of the document was applied, retry"
+							: "the client is gone");
+		finish(l, NULL);
+		return false;
+	}
+	if (core_load_step(s->core, SLICE_US, &done, &summary, &l->refusal) != R_OK)
+		finish(l, NULL);
+	else if (done)
+		finish(l, &summary);
+	return s->load != NULL;
+}
+
+static void on_parsed(uv_work_t *work, int status)
+{
+	struct load *l = work->data;
+	struct server *s = l->server;
+
+	if (status != 0 && l->refusal.code == R_OK)
+		refuse(&l->refusal, R_BUSY, "given up");
+	if (l->refusal.code == R_OK && atomic_load(&l->abandoned))
+		refuse(&l->refusal, R_BUSY, "given up before anything was applied: retry");
+	if (l->refusal.code == R_OK) {
+		core_load_start(s->core, l->document, &l->options, l->who, &l->refusal);
+		l->document = NULL;
+	}
+	if (l->refusal.code != R_OK) {
+		finish(l, NULL);
+		return;
+	}
+	l->applying = true;
+	upkeep_wake(s);
+}
+
+/* A connection that waits for its document is not read: whether it is still there shows only here. */
+static void on_look(uv_timer_t *timer)
+{
+	struct load *l = timer->data;
+	struct pollfd p = {.fd = l->conn ? l->conn->fd : -1};
+
+	if (l->conn && poll(&p, 1, 0) == 1 && (p.revents & (POLLHUP | POLLERR)))
+		conn_close(l->conn);
+}
+
+void load_stop(struct load *l)
+{
+	atomic_store(&l->abandoned, true);
+	if (l->applying)
+		upkeep_wake(l->server);
+	else
+		uv_cancel((uv_req_t *)&l->work); /* when no thread has begun; then on_parsed comes all the same */
+}
+
+void load_abandon(struct load *l)
+{
+	l->conn->load = NULL;
+	l->conn = NULL;
+	load_stop(l);
+}
+
+bool load_over(const struct server *s) { return !s->load; }
+
+/* Takes fd. */
+static enum refusal_code load_begin(struct server *s, int fd, const struct core_load_options *options, const char *who,
+				    struct load **out, struct refusal *r)
+{
+	struct stat st;
+	struct load *l;
+	int mode;
+
+	if (fstat(fd, &st) != 0 || !(S_ISREG(st.st_mode) || S_ISFIFO(st.st_mode))) {
+		close(fd);
+		return refuse(r, R_INVALID, "the document is neither a file nor a pipe: open the file, or pipe it in");
+	}
+	mode = fcntl(fd, F_GETFL);
+	if (mode < 0 || (mode & O_PATH) || (mode & O_ACCMODE) == O_WRONLY) {
+		close(fd);
+		return refuse(r, R_INVALID, "the document's descriptor is not open for reading");
+	}
+	if (S_ISREG(st.st_mode) && (uint64_t)st.st_size > LOAD_BYTES_MAX) {
+		close(fd);
+		return refuse(r, R_BAD_DOCUMENT, "the document has %llu bytes, at most %llu are taken: split it",
+			      (unsigned long long)st.st_size, LOAD_BYTES_MAX);
+	}
+	l = calloc(1, sizeof(*l));
+	if (!l) {
+		close(fd);
+		return refuse(r, R_FULL, "out of memory");
+	}
+	l->server = s;
+	l->fd = fd;
+	l->pipe = S_ISFIFO(st.st_mode);
+	l->options = *options;
+	snprintf(l->who, sizeof(l->who), "%s", who);
+	l->started_ms = uv_now(&s->loop);
+	l->work.data = l->look.data = l;
+	if (uv_queue_work(&s->loop, &l->work, on_work, on_parsed) != 0) {
+		close(fd);
+		free(l);
+		return refuse(r, R_FULL, "no thread for the document: retry");
+	}
+	l->n_handles = 2;
+	uv_timer_init(&s->loop, &l->look);
+	uv_timer_start(&l->look, on_look, LOOK_MS, LOOK_MS);
+	s->load = *out = l;
+	return R_OK;
+}
+
+void load_document(struct server *s)
+{
+	const struct core_load_options options = {0};
+	const char *path = s->options->document;
+	struct refusal r = {.code = R_OK};
+	struct load *l;
+	char who[400];
+	int fd;
+
+	if (s->load) {
+		s->document_again = true;
+		return;
+	}
+	snprintf(who, sizeof(who), "document %s", path);
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	if (fd < 0)
+		refuse(&r, R_BACKEND, "%s: %s: name a file that berthd may read", path, strerror(errno));
+	else
+		load_begin(s, fd, &options, who, &l, &r);
+	if (r.code == R_OK)
+		return;
+	s->n_loads_refused++;
+	log_event(LEVEL_ERROR, "document-refused", LOG_S("who", who), LOG_S("code", refusal_name(r.code)),
+		  LOG_S("message", r.message));
+	server_ready(s);
+}
+
+enum refusal_code method_load(struct call *call, struct refusal *r)
+{
+	struct core_load_options options = {.prune = arg_true(call, 0), .override = arg_true(call, 1)};
+	const char *name = NULL, *fault = NULL;
+	int fd = conn_take_fd(call->conn);
+	enum refusal_code code;
+	size_t len = 0;
+	struct load *l;
+	char who[400];
+
+	if (call->args[2]) {
+		name = arg_string(call, 2, &len);
+		fault = len > NAME_MAX_BYTES ? "is longer than 255 bytes" : text_fault(name, len);
+	}
+	if (fd < 0)
+		return refuse(r, R_INVALID, "no descriptor came with the request: send the open document along (SCM_RIGHTS)");
+	if (fault) {
+		char shown[TEXT_SHOWN];
+
+		close(fd);
+		return refuse_at(r, R_INVALID, "$.name", "name %s %s", text_show(shown, sizeof(shown), name, len),
+				 fault);
+	}
+	snprintf(who, sizeof(who), "%s%s%s", conn_who(call->conn), name ? " document=" : "", name ? name : "");
+	code = load_begin(call->server, fd, &options, who, &l, r);
+	if (code != R_OK)
+		return code;
+	l->id = json_incref((json_t *)(uintptr_t)call->id);
+	l->conn = call->conn;
+	call->conn->load = l;
+	call->later = true;
+	return R_OK;
+}

@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: MIT
+ * berthd: the order of start and stop.
+ *
+ *   instance (lock) -> core (store, table, flip) -> sockets -> http -> document -> READY -> loop
+ *   SIGTERM: sockets' names go -> what runs ends -> http -> core (checkpoint) -> lock
+ *
+ * The main thread is the control thread (server.h); the HTTP thread and libuv's pool are the only others. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
+#include <urcu/urcu-memb.h>
+
+#undef R_OK /* of access(), not ours */
+
+#include "../shm/segment.h"
+#include "control.h"
+#include "http.h"
+#include "load.h"
+#include "log.h"
+#include "notify.h"
+#include "watch.h"
+
+#define STUCK_MS 2000u /* at the stop, for a worker thread that reads from a dead file system */
+
+/* Swapped-out pages would make a change wait for a disk. Only what is touched is locked; a limit that may be reached later
+ * would turn into failing allocations, so it is all or nothing. */
+static void lock_memory(void)
+{
+	struct rlimit limit;
+
+	if (geteuid() != 0 && (getrlimit(RLIMIT_MEMLOCK, &limit) != 0 || limit.rlim_cur != RLIM_INFINITY))
+		errno = EPERM;
+	else if (mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) == 0)
+		return;
+	log_event(LEVEL_WARN, "memory-not-locked", LOG_S("error", strerror(errno)),
+		  LOG_S("do", "LimitMEMLOCK=infinity, or no swap"));
+}
+
+/* Gives what was abandoned the time to end. False when a worker thread does not. */
+static bool loop_drain(struct server *s)
+{
+	uint64_t until = uv_hrtime() / 1000000 + STUCK_MS;
+	const struct timespec nap = {.tv_nsec = 1000000};
+
+	while (uv_run(&s->loop, UV_RUN_NOWAIT) != 0) {
+		if (uv_hrtime() / 1000000 > until)
+			return load_over(s);
+		nanosleep(&nap, NULL);
+	}
+	return true;
+}
+
+static int serve(struct server *s, struct refusal *r)
+{
+	const struct options *o = s->options;
+	const struct core_options core = {
+		.store_url = o->store, .barrier_ms = o->barrier_ms, .new_directory = o->new_directory};
+	enum refusal_code code = core_open(&s->instance, &core, &s->core, r);
+	bool over;
+	int rc;
+
+	if (code != R_OK)
+		return 1;
+	if (seg_root_map(s->instance.dir_fd, &s->root) != BERTH_OK) {
+		refuse(r, R_BACKEND, "%s/root cannot be mapped: free memory, then start again", s->instance.path);
+		core_close(&s->core);
+		return 1;
+	}
+	code = control_open(s, r);
+	rc = upkeep_open(s);
+	if (code == R_OK && rc != 0)
+		code = refuse(r, R_BACKEND, "signals and timers: %s", uv_strerror(rc));
+	if (code == R_OK && o->http)
+		code = http_open(s, o->http, r);
+	if (code == R_OK) {
+		watch_open(s);
+		lock_memory();
+		if (o->document)
+			load_document(s);
+		else
+			server_ready(s);
+		uv_run(&s->loop, UV_RUN_DEFAULT);
+	}
+	s->stopping = true;
+	while (s->load && load_step(s)) /* a document that is being applied is undone */
+		;
+	control_close(s);
+	upkeep_close(s);
+	http_close(s);
+	over = loop_drain(s);
+	core_close(&s->core);
+	seg_root_unmap(&s->root);
+	instance_close(&s->instance);
+	if (!over) {
+		log_event(LEVEL_WARN, "stopped", LOG_S("message", "a document's file does not answer: its thread is left"));
+		_exit(code != R_OK);
+	}
+	uv_loop_close(&s->loop);
+	return code != R_OK;
+}
+
+int main(int argc, char **argv)
+{
+	static struct options options;
+	static struct server server;
+	struct refusal r = {.code = R_OK};
+	int rc, status = 1;
+
+	if (!options_parse(argc, argv, &options))
+		return 2;
+	if (options.help || options.version) {
+		if (options.help)
+			options_help(stdout);
+		else
+			puts("berthd " BERTH_VERSION);
+		return fflush(stdout) != 0;
+	}
+	log_open(options.log_level);
+	signal(SIGPIPE, SIG_IGN);
+	json_object_seed(0);
+	urcu_memb_register_thread();
+	server.options = &options;
+	server.started_ms = uv_hrtime() / 1000000;
+	rc = uv_loop_init(&server.loop);
+	if (rc != 0)
+		refuse(&r, R_BACKEND, "the event loop: %s", uv_strerror(rc));
+	else if (instance_open(options.where, options.table_dir, options.takeover, &server.instance, &r) == R_OK)
+		status = serve(&server, &r);
+	if (r.code != R_OK)
+		log_event(LEVEL_ERROR, "start", LOG_S("code", refusal_name(r.code)), LOG_S("message", r.message));
+	else
+		log_event(LEVEL_INFO, "stopped", LOG_N("uptime_ms", uv_hrtime() / 1000000 - server.started_ms));
+	urcu_memb_unregister_thread();
+	return status;
+}

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT
+ * The migrations under way, by partition id, and what stands against `complete` (semantics.md 4). Held by the core
+ * beside the table: a word says that a partition is in cutover, this says since when, and whether every reader can
+ * know. Control thread only; no clock of its own, no I/O, nothing that fails between a commit and its publication. */
+#ifndef BERTH_WRITER_MIGRATIONS_H
+#define BERTH_WRITER_MIGRATIONS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "machine.h"
+
+/* "Older than a span" means older than the span and this: clocks are read in whole milliseconds, on several processors.
+ */
+#define BARRIER_SLACK_MS 10u
+
+struct migration_item {
+	uint64_t begun_ms;     /* 0: before this writer started */
+	uint64_t epoch;        /* of the cutover; 0: draining */
+	uint64_t held_ms;      /* when the cutover's word was stored: writes are held back since then */
+	uint64_t proved_ms;    /* the ledger proves that a writer before this one published it then; 0: it does not */
+	uint64_t published_ms; /* when the barrier after the word had returned; counts only if */
+	bool published;
+	size_t key_len;
+	char key[]; /* NUL-terminated */
+};
+
+struct migrations {
+	struct migration_item **items; /* sorted by key */
+	size_t n, room;
+	size_t n_unpublished; /* in cutover, without a barrier after the word */
+};
+
+void migrations_free(struct migrations *);
+/* NULL: not under way. */
+struct migration_item *migrations_find(const struct migrations *, const char *key, size_t len);
+/* An item that is not in the list yet, and room for it, so that migrations_insert cannot fail. NULL: out of memory.
+ * Freed with free() when the migration does not begin after all. One at a time. */
+struct migration_item *migrations_reserve(struct migrations *, const char *key, size_t len);
+void migrations_insert(struct migrations *, struct migration_item *);
+/* At the end of the list, out of order: for many at once. migrations_sort before anything is looked for. */
+void migrations_append(struct migrations *, struct migration_item *);
+void migrations_sort(struct migrations *);
+/* The migration is over; frees the item. */
+void migrations_end(struct migrations *, struct migration_item *);
+
+/* The cutover's word is stored. Not published yet. */
+void migrations_hold(struct migrations *, struct migration_item *, uint64_t epoch, uint64_t now_ms);
+/* A barrier has returned after the word was stored: published now, or when it is proved to have been. */
+void migrations_published(struct migrations *, struct migration_item *, uint64_t now_ms);
+
+/* Which barrier counts, on CLOCK_MONOTONIC:
+ *
+ *   since start  | old < new: nothing completes before one new barrier since the start
+ *                | old > new: the old one counts until it has passed since the start
+ *                | old = new, or no writer before: no rule */
+struct barrier_rule {
+	uint64_t barrier_ms; /* of this writer */
+	uint64_t old_ms;     /* of the one before; 0: there was none */
+	uint64_t start_ms;
+};
+/* The first ms at which neither rule of the start says anything any more. */
+uint64_t barrier_rule_ends_ms(const struct barrier_rule *);
+/* What `complete` would answer now; item is in cutover. */
+struct barrier barrier_judge(const struct barrier_rule *, const struct migration_item *, uint64_t now_ms);
+
+#endif

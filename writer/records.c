@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: MIT
+ * Memory for records inside a generation's file: a jemalloc arena of its own, whose extents come from the records area.
+ * Placements are interned: equal ones share a record, counted. Called by the table's files alone.
+ *
+ * jemalloc keeps its own data outside the area (metadata_use_hooks = false) and never touches what it hands out, so an
+ * extent costs nothing until a record lies in it: the file is backed by memory (generation_allocate) just before use.
+ * Extents are never given back or purged: the whole file goes with its generation. */
+#include "table_internal.h"
+
+#include <errno.h>
+#include <jemalloc/jemalloc.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define ALLOCATE_STEP (256u << 10) /* the file grows in steps of this while it is being built */
+
+struct hooks { /* the first member is what jemalloc knows */
+	extent_hooks_t table;
+	uint8_t *start;
+	size_t used, size;
+};
+
+struct arena_config { /* jemalloc 5.3, experimental.arenas_create_ext */
+	extent_hooks_t *extent_hooks;
+	bool metadata_use_hooks;
+};
+
+static void *hook_alloc(extent_hooks_t *t, void *at, size_t size, size_t align, bool *zero, bool *commit, unsigned arena)
+{
+	struct hooks *h = (struct hooks *)t;
+	uintptr_t start = (uintptr_t)h->start + h->used;
+	size_t skip = (size_t)(-start & (align - 1));
+
+	(void)arena;
+	if (at || size > h->size - h->used || skip > h->size - h->used - size)
+		return NULL;
+	h->used += skip + size;
+	*zero = false; /* a recycled file may hold anything */
+	*commit = true;
+	return (void *)(start + skip);
+}
+static bool hook_keep(extent_hooks_t *t, void *at, size_t size, bool committed, unsigned arena)
+{
+	(void)t, (void)at, (void)size, (void)committed, (void)arena;
+	return true; /* jemalloc keeps the extent for itself */
+}
+static bool hook_yes(extent_hooks_t *t, void *at, size_t size, size_t off, size_t len, unsigned arena)
+{
+	(void)t, (void)at, (void)size, (void)off, (void)len, (void)arena;
+	return false;
+}
+static bool hook_no(extent_hooks_t *t, void *at, size_t size, size_t off, size_t len, unsigned arena)
+{
+	(void)t, (void)at, (void)size, (void)off, (void)len, (void)arena;
+	return true;
+}
+static bool hook_split(extent_hooks_t *t, void *at, size_t size, size_t a, size_t b, bool committed, unsigned arena)
+{
+	(void)t, (void)at, (void)size, (void)a, (void)b, (void)committed, (void)arena;
+	return false;
+}
+static bool hook_merge(extent_hooks_t *t, void *a, size_t a_size, void *b, size_t b_size, bool committed, unsigned arena)
+{
+	(void)t, (void)a, (void)a_size, (void)b, (void)b_size, (void)committed, (void)arena;
+	return false;
+}
+
+static void arena_control(unsigned arena, const char *what, const void *value, size_t size)
+{
+	char name[64];
+	ssize_t copy = 0;
+
+	if (value)
+		memcpy(&copy, value, size);
+	snprintf(name, sizeof name, "arena.%u.%s", arena, what);
+	mallctl(name, NULL, NULL, value ? &copy : NULL, value ? size : 0);
+}
+
+int records_make(struct generation *g)
+{
+	struct records *r = &g->records;
+	struct hooks *h = calloc(1, sizeof *h);
+	struct arena_config config = {.metadata_use_hooks = false};
+	size_t size = sizeof r->arena;
+	ssize_t never = -1;
+
+	r->interned_mask = 1023;
+	r->interned = calloc(r->interned_mask + 1, sizeof *r->interned);
+	if (!h || !r->interned) {
+		free(h);
+		return -1;
+	}
+	h->table = (extent_hooks_t){.alloc = hook_alloc,
+				    .dalloc = hook_keep,
+				    .commit = hook_yes,
+				    .decommit = hook_no,
+				    .purge_lazy = hook_no,
+				    .purge_forced = hook_no,
+				    .split = hook_split,
+				    .merge = hook_merge};
+	h->start = g->base + g->map.records_off;
+	h->size = g->mapped - g->map.records_off;
+	r->hooks = h;
+	config.extent_hooks = &h->table;
+	if (mallctl("experimental.arenas_create_ext", &r->arena, &size, &config, sizeof config) != 0)
+		return -1;
+	r->made = true;
+	arena_control(r->arena, "dirty_decay_ms", &never, sizeof never);
+	arena_control(r->arena, "muzzy_decay_ms", &never, sizeof never);
+	return 0;
+}
+
+void records_destroy(struct generation *g)
+{
+	struct records *r = &g->records;
+
+	if (r->made)
+		arena_control(r->arena, "destroy", NULL, 0);
+	free(r->hooks);
+	free(r->interned);
+	*r = (struct records){0};
+}
+
+static int flags(const struct records *r)
+{
+	return (int)(MALLOCX_ARENA(r->arena) | MALLOCX_TCACHE_NONE | MALLOCX_ALIGN(SHM_RECORD_ALIGN));
+}
+
+uint32_t records_alloc(struct generation *g, size_t size)
+{
+	struct records *r = &g->records;
+	uint8_t *p = mallocx(size, flags(r));
+	uint64_t end;
+
+	if (!p)
+		return 0;
+	end = (uint64_t)(p - g->base) + size;
+	if (end > g->limit || (end > g->allocated && generation_allocate(g, end + ALLOCATE_STEP < g->limit ? end + ALLOCATE_STEP
+												      : g->limit) != 0)) {
+		dallocx(p, flags(r));
+		return 0;
+	}
+	r->used += nallocx(size, flags(r));
+	if (end > r->high)
+		r->high = end;
+	return (uint32_t)((uint64_t)(p - g->base) / SHM_RECORD_ALIGN);
+}
+
+void records_free(struct generation *g, uint32_t off)
+{
+	void *p = gen_record(g, off);
+
+	g->records.used -= sallocx(p, flags(&g->records));
+	dallocx(p, flags(&g->records));
+}
+
+/* Where a placement is in the table of interned ones, or the free place where it would be. */
+static uint32_t interned_find(const struct generation *g, const struct shm_detail *d)
+{
+	const struct records *r = &g->records;
+	uint32_t i = (uint32_t)detail_fingerprint(d) & r->interned_mask;
+
+	while (r->interned[i] != 0 && !detail_equal(gen_record(g, r->interned[i]), d))
+		i = (i + 1) & r->interned_mask;
+	return i;
+}
+
+static bool interned_grow(struct generation *g)
+{
+	struct records *r = &g->records;
+	uint32_t *old = r->interned, n = r->interned_mask + 1;
+	uint32_t *bigger = calloc((size_t)n * 2, sizeof *bigger);
+
+	if (!bigger)
+		return false;
+	r->interned = bigger;
+	r->interned_mask = n * 2 - 1;
+	for (uint32_t i = 0; i < n; i++)
+		if (old[i] != 0)
+			r->interned[interned_find(g, gen_record(g, old[i]))] = old[i];
+	free(old);
+	return true;
+}
+
+uint32_t records_intern(struct generation *g, const struct shm_detail *d)
+{
+	struct records *r = &g->records;
+	uint32_t i = interned_find(g, d), off = r->interned[i];
+	struct shm_detail *copy;
+
+	if (off != 0) {
+		copy = gen_record(g, off);
+		atomic_fetch_add_explicit(&copy->refs, 1, memory_order_relaxed); /* read by this process alone */
+		return off;
+	}
+	if (r->n_interned >= r->interned_mask / 2) {
+		if (!interned_grow(g))
+			return 0;
+		i = interned_find(g, d);
+	}
+	off = records_alloc(g, d->size);
+	if (off == 0)
+		return 0;
+	copy = gen_record(g, off);
+	memcpy(copy, d, d->size);
+	atomic_store_explicit(&copy->refs, 1, memory_order_relaxed);
+	copy->check = detail_checksum(copy);
+	r->interned[i] = off;
+	r->n_interned++;
+	return off;
+}
+
+bool records_release(struct generation *g, uint32_t off)
+{
+	struct records *r = &g->records;
+	struct shm_detail *d = gen_record(g, off);
+	uint32_t i, j;
+
+	if (atomic_fetch_sub_explicit(&d->refs, 1, memory_order_relaxed) != 1)
+		return false;
+	i = interned_find(g, d);
+	/* Linear probing without tombstones: what follows moves up unless its home forbids it. */
+	for (j = i;;) {
+		j = (j + 1) & r->interned_mask;
+		if (r->interned[j] == 0)
+			break;
+		uint32_t home = (uint32_t)detail_fingerprint(gen_record(g, r->interned[j])) & r->interned_mask;
+
+		if (((j - home) & r->interned_mask) >= ((j - i) & r->interned_mask)) {
+			r->interned[i] = r->interned[j];
+			i = j;
+		}
+	}
+	r->interned[i] = 0;
+	r->n_interned--;
+	return true;
+}

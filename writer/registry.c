@@ -1,0 +1,554 @@
+/* SPDX-License-Identifier: MIT
+ * Reader processes as the writer sees them: files, ledger rows, section lines, proof of death. Contract: registry.h.
+ * Control thread only.
+ *
+ * R1 A registration goes only when its process is proved dead (or has left by exec): its pidfd is readable, or the kernel
+ *    grants a read lease on the file, which it does only when nobody has it open or mapped for writing. A closed socket is
+ *    a hint to look, a timer never is.
+ * R2 What the owner writes into its file decides about its own sections alone. Sizes and counts come from our side (file
+ *    size when mapped, the ledger); a page that it cuts off reads as zeros (sigbus.c).
+ * R3 A look at the lines is an acquire load of each, made after grace_advance: pairs with section_enter and section_exit
+ *    (shm/grace.h, G1). */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "sigbus.h"
+#include "table_internal.h"
+
+#define UID_MAX 1024u     /* registrations of one user */
+#define HINT_AGAIN_MS 500u /* between looks at one whose socket is closed but which is not dead */
+
+struct registration {
+	uint32_t slot, n_readers;
+	uint64_t attach, attached_ms;
+	const struct shm_registration *file;
+	size_t size;
+	int fd, pidfd;
+	pid_t pid;
+	uid_t uid;
+	enum shm_writes writes;
+	bool fences, connected, suspect, hinted;
+	uint64_t hint_ms; /* when to look at a hinted one */
+	char comm[16];
+};
+
+struct blocker {
+	uint64_t line;
+	uint32_t slot;
+};
+
+struct registry {
+	struct instance *instance;
+	const struct shm_root *root;
+	struct shm_ledger *ledger;
+	bool membarrier;
+	uint32_t n;
+	struct registration *slots[SHM_LEDGER_ROWS];
+	struct blocker *blockers; /* lines that were in a section at the last look */
+	size_t n_blockers, size_blockers;
+	struct registry_section *sections; /* for registry_walk */
+	size_t size_sections;
+	uint64_t (*held)(void *arg, uint64_t line);
+	void *held_arg;
+};
+
+static const struct shm_line *line_of(const struct registration *g, uint32_t i)
+{
+	return (const struct shm_line *)((const char *)g->file + SHM_PAGE) + i;
+}
+
+static struct shm_ledger_row *row_of(const struct registry *r, uint32_t slot) { return &ledger_rows(r->ledger)[slot]; }
+
+static void slot_name(uint32_t slot, char name[16]) { snprintf(name, 16, "%u", slot); }
+
+static int pidfd_of(pid_t pid, uint64_t start)
+{
+	int fd = pid > 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
+
+	/* The number may be another process's by now. */
+	if (fd >= 0 && start && seg_process_start(pid) != start) {
+		close(fd);
+		fd = -1;
+	}
+	return fd;
+}
+
+/* R1. */
+static bool nobody_has_it(int fd)
+{
+	if (fcntl(fd, F_SETLEASE, F_RDLCK) != 0)
+		return false;
+	(void)fcntl(fd, F_SETLEASE, F_UNLCK);
+	return true;
+}
+
+static bool proved_dead(const struct registration *g)
+{
+	struct pollfd p = {.fd = g->pidfd, .events = POLLIN};
+
+	return (g->pidfd >= 0 && poll(&p, 1, 0) == 1 && (p.revents & POLLIN)) || nobody_has_it(g->fd);
+}
+
+static void row_clear(struct shm_ledger_row *row)
+{
+	atomic_store_explicit(&row->attach, 0, memory_order_release); /* last what makes it a row: first gone */
+	atomic_store_explicit(&row->pid, 0, memory_order_relaxed);
+	atomic_store_explicit(&row->start, 0, memory_order_relaxed);
+}
+
+static void release(struct registry *r, struct registration *g)
+{
+	if (g->file) {
+		sigbus_forget(g->slot);
+		munmap((void *)(uintptr_t)g->file, g->size);
+	}
+	if (g->fd >= 0)
+		close(g->fd);
+	if (g->pidfd >= 0)
+		close(g->pidfd);
+	if (r->slots[g->slot] == g) {
+		r->slots[g->slot] = NULL;
+		r->n--;
+	}
+	free(g);
+}
+
+static void bury(struct registry *r, struct registration *g)
+{
+	char name[16];
+
+	slot_name(g->slot, name);
+	unlinkat(r->instance->readers_fd, name, 0);
+	row_clear(row_of(r, g->slot));
+	release(r, g);
+}
+
+static bool map_registration(struct registration *g, off_t size)
+{
+	if (size < (off_t)(SHM_PAGE + sizeof(struct shm_line)))
+		return false;
+	g->size = (size_t)size;
+	g->n_readers = (uint32_t)((g->size - SHM_PAGE) / sizeof(struct shm_line));
+	if (g->n_readers > SHM_READERS_MAX)
+		g->n_readers = SHM_READERS_MAX;
+	g->file = mmap(NULL, g->size, PROT_READ, MAP_SHARED, g->fd, 0);
+	if (g->file == MAP_FAILED) {
+		g->file = NULL;
+		return false;
+	}
+	sigbus_guard(g->slot, g->file, g->size);
+	return true;
+}
+
+/* ---- start: who is there already ---- */
+
+static enum refusal_code adopt(struct registry *r, uint32_t slot, struct refusal *why)
+{
+	struct shm_ledger_row *row = row_of(r, slot);
+	struct registration *g = calloc(1, sizeof *g);
+	struct stat st;
+	char name[16];
+
+	if (!g)
+		return refuse(why, R_FULL, "no memory");
+	slot_name(slot, name);
+	g->slot = slot;
+	g->pidfd = -1;
+	g->fd = openat(r->instance->readers_fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	r->slots[slot] = g;
+	r->n++;
+	if (g->fd < 0 || fstat(g->fd, &st) != 0 || !S_ISREG(st.st_mode) || nobody_has_it(g->fd)) {
+		bury(r, g);
+		return R_OK;
+	}
+	g->attach = atomic_load_explicit(&row->attach, memory_order_relaxed);
+	g->attached_ms = atomic_load_explicit(&row->attached_ms, memory_order_relaxed);
+	g->uid = atomic_load_explicit(&row->uid, memory_order_relaxed);
+	g->writes = (enum shm_writes)atomic_load_explicit(&row->writes, memory_order_relaxed);
+	g->fences = atomic_load_explicit(&row->fences, memory_order_relaxed) != 0;
+	memcpy(g->comm, row->comm, sizeof g->comm);
+	g->comm[sizeof g->comm - 1] = 0;
+	g->pid = (pid_t)atomic_load_explicit(&row->pid, memory_order_relaxed);
+	g->pidfd = pidfd_of(g->pid, atomic_load_explicit(&row->start, memory_order_relaxed));
+	g->hinted = true; /* its socket went with the last writer */
+	if (!map_registration(g, st.st_size))
+		return refuse(why, R_BACKEND, "cannot map %s/" SEG_READERS "/%s: %s", r->instance->path, name, strerror(errno));
+	if (!r->membarrier && !g->fences)
+		return refuse(why, R_BACKEND,
+			      "membarrier(2) is refused to this process, but process %ld (%s) attached when it was not, and "
+			      "relies on it: allow the system call, or end that process first", (long)g->pid, g->comm);
+	return R_OK;
+}
+
+enum refusal_code registry_open(struct instance *in, const struct shm_root *root, struct shm_ledger *ledger,
+				bool membarrier, struct registry **out, struct refusal *why)
+{
+	struct registry *r = calloc(1, sizeof *r);
+	enum refusal_code rc = R_OK;
+	struct dirent *e;
+	DIR *d = NULL;
+	int fd;
+
+	if (!r)
+		return refuse(why, R_FULL, "no memory");
+	*r = (struct registry){.instance = in, .root = root, .ledger = ledger, .membarrier = membarrier};
+	*out = r;
+	sigbus_install();
+	fd = openat(in->readers_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd >= 0 && !(d = fdopendir(fd)))
+		close(fd);
+	if (!d)
+		return refuse(why, R_BACKEND, "cannot list %s/" SEG_READERS ": %s", in->path, strerror(errno));
+	while (rc == R_OK && (e = readdir(d)) != NULL) {
+		char *end;
+		unsigned long slot = strtoul(e->d_name, &end, 10);
+
+		if (e->d_name[0] == '.')
+			continue;
+		if (*end || slot >= SHM_LEDGER_ROWS)
+			unlinkat(in->readers_fd, e->d_name, 0);
+		else
+			rc = adopt(r, (uint32_t)slot, why);
+	}
+	closedir(d);
+	for (uint32_t i = 0; rc == R_OK && i < SHM_LEDGER_ROWS; i++)
+		if (!r->slots[i] && atomic_load_explicit(&row_of(r, i)->attach, memory_order_relaxed))
+			row_clear(row_of(r, i));
+	return rc;
+}
+
+void registry_close(struct registry **rp)
+{
+	struct registry *r = *rp;
+
+	if (!r)
+		return;
+	for (uint32_t i = 0; i < SHM_LEDGER_ROWS; i++)
+		if (r->slots[i])
+			release(r, r->slots[i]); /* the files stay: their owners live on */
+	free(r->blockers);
+	free(r->sections);
+	free(r);
+	*rp = NULL;
+}
+
+/* ---- attaching ---- */
+
+static void read_comm(pid_t pid, char comm[16])
+{
+	char path[40];
+	ssize_t n = -1;
+	int fd;
+
+	memset(comm, 0, 16);
+	snprintf(path, sizeof path, "/proc/%ld/comm", (long)pid);
+	fd = pid > 0 ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+	if (fd >= 0) {
+		n = read(fd, comm, 15);
+		close(fd);
+	}
+	if (n <= 0)
+		memcpy(comm, "?", 2);
+	else if (comm[n - 1] == '\n')
+		comm[n - 1] = 0;
+}
+
+static void row_fill(struct registry *r, const struct registration *g)
+{
+	struct shm_ledger_row *row = row_of(r, g->slot);
+
+	atomic_store_explicit(&row->pid, (uint64_t)g->pid, memory_order_relaxed);
+	atomic_store_explicit(&row->start, g->pid > 0 ? seg_process_start(g->pid) : 0, memory_order_relaxed);
+	atomic_store_explicit(&row->attached_ms, g->attached_ms, memory_order_relaxed);
+	atomic_store_explicit(&row->uid, g->uid, memory_order_relaxed);
+	atomic_store_explicit(&row->n_readers, g->n_readers, memory_order_relaxed);
+	atomic_store_explicit(&row->writes, (uint32_t)g->writes, memory_order_relaxed);
+	atomic_store_explicit(&row->fences, g->fences, memory_order_relaxed);
+	memcpy(row->comm, g->comm, sizeof row->comm);
+	atomic_store_explicit(&row->attach, g->attach, memory_order_release); /* last: pairs with who lists the ledger */
+}
+
+static void header_fill(const struct registry *r, const struct registration *g, struct shm_registration *h)
+{
+	h->abi = SHM_ABI;
+	h->fingerprint = SHM_FINGERPRINT;
+	memcpy(h->uuid, r->root->uuid, 16);
+	h->attach = g->attach;
+	h->slot = g->slot;
+	h->n_readers = g->n_readers;
+	h->lines_off = SHM_PAGE;
+	h->line_stride = sizeof(struct shm_line);
+	h->size = g->size;
+	atomic_store_explicit(&h->fences, g->fences, memory_order_relaxed);
+	atomic_store_explicit(&h->unbracketed, 0, memory_order_relaxed);
+	h->monotonic_ns = seg_clock_ns(CLOCK_MONOTONIC);
+	h->boottime_ns = seg_clock_ns(CLOCK_BOOTTIME);
+	h->magic = SHM_MAGIC_READER;
+}
+
+static enum refusal_code make_file(struct registry *r, struct registration *g, int *fd, struct refusal *why)
+{
+	struct shm_registration *h;
+	char name[16];
+	int e;
+
+	slot_name(g->slot, name);
+	unlinkat(r->instance->readers_fd, name, 0);
+	*fd = openat(r->instance->readers_fd, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (*fd < 0)
+		return refuse(why, R_BACKEND, "cannot make %s/" SEG_READERS "/%s: %s", r->instance->path, name, strerror(errno));
+	g->fd = openat(r->instance->readers_fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	g->size = SHM_PAGE + (size_t)g->n_readers * sizeof(struct shm_line);
+	e = posix_fallocate(*fd, 0, (off_t)g->size);
+	if (e)
+		return refuse(why, R_FULL, "no room for a registration of %zu bytes in %s: %s", g->size, r->instance->path,
+			      strerror(e));
+	h = mmap(NULL, g->size, PROT_READ | PROT_WRITE, MAP_SHARED, *fd, 0);
+	if (h == MAP_FAILED || g->fd < 0)
+		return refuse(why, R_BACKEND, "cannot map a registration in %s: %s", r->instance->path, strerror(errno));
+	header_fill(r, g, h);
+	munmap(h, g->size);
+	return map_registration(g, (off_t)g->size) ? R_OK : refuse(why, R_BACKEND, "cannot map a registration in %s: %s",
+								   r->instance->path, strerror(errno));
+}
+
+enum refusal_code registry_attach(struct registry *r, const struct registry_peer *peer, uint32_t n_readers,
+				  enum shm_writes writes, bool fences, int *fd, uint32_t *slot, uint64_t *attach,
+				  struct refusal *why)
+{
+	struct registration *g;
+	uint32_t free_slot = SHM_LEDGER_ROWS, of_uid = 0;
+	enum refusal_code rc;
+
+	if (n_readers < 1 || n_readers > SHM_READERS_MAX)
+		return refuse_at(why, R_INVALID, "params.readers", "readers is %u: give 1..%u", n_readers, SHM_READERS_MAX);
+	if (!r->membarrier && !fences)
+		return refuse_at(why, R_INVALID, "params.fences", "membarrier(2) is refused to the writer: readers must fence");
+	for (uint32_t i = SHM_LEDGER_ROWS; i-- > 0;) {
+		if (!r->slots[i])
+			free_slot = i;
+		else if (r->slots[i]->uid == peer->uid)
+			of_uid++;
+	}
+	if (of_uid >= UID_MAX)
+		return refuse(why, R_LIMIT, "user %u has %u processes attached, which is the limit", peer->uid, of_uid);
+	if (free_slot == SHM_LEDGER_ROWS)
+		return refuse(why, R_LIMIT, "all %u registrations of this instance are taken", SHM_LEDGER_ROWS);
+	g = calloc(1, sizeof *g);
+	if (!g)
+		return refuse(why, R_FULL, "no memory");
+	*g = (struct registration){.slot = free_slot,
+				   .n_readers = n_readers,
+				   .attach = atomic_fetch_add_explicit(&r->ledger->attach_number, 1, memory_order_relaxed) + 1,
+				   .attached_ms = seg_clock_ms(CLOCK_BOOTTIME),
+				   .fd = -1,
+				   .pidfd = -1,
+				   .pid = peer->pid,
+				   .uid = peer->uid,
+				   .writes = writes,
+				   .fences = fences,
+				   .connected = true};
+	*fd = -1;
+	r->slots[free_slot] = g;
+	r->n++;
+	read_comm(peer->pid, g->comm);
+	rc = make_file(r, g, fd, why);
+	if (rc != R_OK) {
+		if (*fd >= 0)
+			close(*fd);
+		bury(r, g);
+		return rc;
+	}
+	g->pidfd = peer->pidfd;
+	row_fill(r, g);
+	*slot = g->slot;
+	*attach = g->attach;
+	return R_OK;
+}
+
+enum refusal_code registry_reattach(struct registry *r, uint32_t slot, uint64_t attach, const struct registry_peer *peer,
+				    struct refusal *why)
+{
+	struct registration *g = slot < SHM_LEDGER_ROWS ? r->slots[slot] : NULL;
+
+	if (!g || g->attach != attach || g->uid != peer->uid)
+		return refuse_at(why, R_INVALID, "params.attach", "there is no registration %u with attach number %llu: attach "
+				 "anew", slot, (unsigned long long)attach);
+	if (g->pidfd >= 0)
+		close(g->pidfd);
+	g->pidfd = peer->pidfd;
+	g->pid = peer->pid;
+	g->connected = true;
+	g->hinted = false;
+	row_fill(r, g);
+	return R_OK;
+}
+
+void registry_hint(struct registry *r, uint32_t slot, uint64_t attach)
+{
+	struct registration *g = slot < SHM_LEDGER_ROWS ? r->slots[slot] : NULL;
+
+	if (g && g->attach == attach) {
+		g->connected = false;
+		g->hinted = true;
+		g->hint_ms = 0;
+	}
+}
+
+/* ---- looking ---- */
+
+void registry_look(struct registry *r)
+{
+	r->n_blockers = 0;
+	for (uint32_t s = 0, seen = 0; s < SHM_LEDGER_ROWS && seen < r->n; s++) {
+		struct registration *g = r->slots[s];
+
+		if (!g)
+			continue;
+		seen++;
+		for (uint32_t i = 0; i < g->n_readers; i++) {
+			/* R3 */
+			uint64_t line = atomic_load_explicit(&line_of(g, i)->section, memory_order_acquire);
+
+			if (line == 0)
+				continue;
+			if (r->n_blockers == r->size_blockers) {
+				size_t size = r->size_blockers ? r->size_blockers * 2 : 64;
+				struct blocker *bigger = realloc(r->blockers, size * sizeof *bigger);
+
+				if (!bigger) { /* what cannot be noted holds everything back */
+					r->blockers[r->n_blockers - 1].line = section_make(0, section_generation(line), true, 1);
+					continue;
+				}
+				r->blockers = bigger;
+				r->size_blockers = size;
+			}
+			r->blockers[r->n_blockers++] = (struct blocker){line, s};
+			g->suspect = true;
+		}
+	}
+}
+
+uint64_t registry_lowest(const struct registry *r, uint32_t generation)
+{
+	uint64_t lowest = UINT64_MAX;
+
+	for (size_t i = 0; i < r->n_blockers; i++) {
+		uint64_t line = r->blockers[i].line;
+
+		/* tag = its own number: only the generation is asked about */
+		if (section_holds(line, generation, section_grace(line)) && section_grace(line) < lowest)
+			lowest = section_grace(line);
+	}
+	return lowest;
+}
+
+bool registry_bury(struct registry *r, bool all)
+{
+	uint64_t now = seg_clock_ms(CLOCK_MONOTONIC);
+	bool gone = false;
+
+	for (uint32_t s = 0, seen = 0, n = r->n; s < SHM_LEDGER_ROWS && seen < n; s++) {
+		struct registration *g = r->slots[s];
+
+		if (!g)
+			continue;
+		seen++;
+		if (!all && !g->suspect && !(g->hinted && now >= g->hint_ms))
+			continue;
+		g->suspect = false;
+		if (proved_dead(g)) {
+			bury(r, g);
+			gone = true;
+		} else if (g->hinted) {
+			g->hint_ms = now + HINT_AGAIN_MS;
+		}
+	}
+	return gone;
+}
+
+uint64_t registry_next_ms(const struct registry *r, uint64_t now_ms)
+{
+	uint64_t wait = UINT64_MAX;
+
+	for (uint32_t s = 0, seen = 0; s < SHM_LEDGER_ROWS && seen < r->n; s++) {
+		const struct registration *g = r->slots[s];
+
+		if (!g)
+			continue;
+		seen++;
+		if (g->hinted) {
+			uint64_t w = g->hint_ms > now_ms ? g->hint_ms - now_ms : 0;
+
+			wait = w < wait ? w : wait;
+		}
+	}
+	return wait;
+}
+
+void registry_set_held(struct registry *r, uint64_t (*held)(void *arg, uint64_t line), void *arg)
+{
+	r->held = held;
+	r->held_arg = arg;
+}
+
+int registry_walk(struct registry *r, int (*each)(void *arg, const struct registry_row *), void *arg)
+{
+	for (uint32_t s = 0; s < SHM_LEDGER_ROWS; s++) {
+		const struct registration *g = r->slots[s];
+		struct registry_row row;
+		int rc;
+
+		if (!g)
+			continue;
+		row = (struct registry_row){.slot = s,
+					    .attach = g->attach,
+					    .pid = g->pid,
+					    .uid = g->uid,
+					    .attached_ms = g->attached_ms,
+					    .n_readers = g->n_readers,
+					    .fences = g->fences,
+					    .unbracketed = atomic_load_explicit(&g->file->unbracketed, memory_order_relaxed) != 0,
+					    .connected = g->connected,
+					    .writes = g->writes};
+		memcpy(row.comm, g->comm, sizeof row.comm);
+		if (r->size_sections < g->n_readers) {
+			struct registry_section *bigger = realloc(r->sections, g->n_readers * sizeof *bigger);
+
+			if (!bigger)
+				continue;
+			r->sections = bigger;
+			r->size_sections = g->n_readers;
+		}
+		for (uint32_t i = 0; i < g->n_readers; i++) {
+			const struct shm_line *l = line_of(g, i);
+			uint64_t line = atomic_load_explicit(&l->section, memory_order_relaxed);
+
+			if (!line && !atomic_load_explicit(&l->in_use, memory_order_relaxed))
+				continue;
+			if (line && r->held) {
+				uint64_t held = r->held(r->held_arg, line);
+
+				row.held_bytes = held > row.held_bytes ? held : row.held_bytes;
+			}
+			r->sections[row.n_open++] = (struct registry_section){
+				.reader = i, .tid = atomic_load_explicit(&l->tid, memory_order_relaxed), .line = line};
+		}
+		row.sections = r->sections;
+		rc = each(arg, &row);
+		if (rc)
+			return rc;
+	}
+	return 0;
+}
+
+uint32_t registry_count(const struct registry *r) { return r->n; }

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: MIT
+ * Reader processes as the writer sees them: the files readers/<slot>, their rows in the ledger, proof of death.
+ * Control thread only. Nothing that a reader wrote is trusted but what its section lines mean for itself; a file that
+ * its owner truncated reads as zeros (SIGBUS guard). */
+#ifndef BERTH_WRITER_REGISTRY_H
+#define BERTH_WRITER_REGISTRY_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "../shm/layout.h"
+#include "instance.h"
+
+struct registry;
+
+struct registry_peer {
+	pid_t pid;   /* as seen from here; 0: not visible */
+	uid_t uid;
+	int pidfd;   /* taken over; -1: none */
+};
+
+/* Makes readers/<slot> and its row. *fd: open read-write, to be sent and then closed by the caller. R_LIMIT (1,024
+ * registrations of a uid, or all slots), R_FULL (no room), R_INVALID (n_readers). */
+enum refusal_code registry_attach(struct registry *, const struct registry_peer *, uint32_t n_readers,
+				  enum shm_writes, bool fences, int *fd, uint32_t *slot, uint64_t *attach,
+				  struct refusal *);
+/* The process of a registration has come back (a new writer, a new socket). R_INVALID when there is no such one. */
+enum refusal_code registry_reattach(struct registry *, uint32_t slot, uint64_t attach, const struct registry_peer *,
+				    struct refusal *);
+/* Its socket was closed: look soon whether it is dead. */
+void registry_hint(struct registry *, uint32_t slot, uint64_t attach);
+
+struct registry_section { /* one open reader of a registration */
+	uint32_t reader, tid;
+	uint64_t line;     /* 0: outside any section (shm/grace.h) */
+};
+struct registry_row {
+	uint32_t slot;
+	uint64_t attach;
+	pid_t pid;
+	uid_t uid;
+	char comm[16];
+	uint64_t attached_ms; /* CLOCK_BOOTTIME */
+	uint32_t n_readers, n_open; /* lines there are; lines in use */
+	bool fences, unbracketed, connected;
+	enum shm_writes writes;
+	uint64_t held_bytes;  /* memory that waits for this one alone or among others */
+	const struct registry_section *sections; /* n_open of them, valid during the callback */
+};
+/* All registrations, by slot. */
+int registry_walk(struct registry *, int (*)(void *arg, const struct registry_row *), void *arg);
+uint32_t registry_count(const struct registry *);
+
+#endif

@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: MIT
+ * The file root: found or made at start. Control thread only; the table's files alone include this. */
+#ifndef BERTH_WRITER_ROOT_H
+#define BERTH_WRITER_ROOT_H
+
+#include "table_internal.h"
+
+/* Maps root, or makes a fresh instance in the directory (then *fresh, and nothing of an older one is left). */
+enum refusal_code root_open(struct table *, const struct table_options *, bool *fresh, struct refusal *);
+void root_close(struct table *);
+
+#endif

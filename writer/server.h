@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: MIT
+ * berthd's one object: what the files of the control thread share. Made by main.c, lives as long as the process.
+ *
+ *   main.c -> control.c (listeners) -> conn.c (bytes, frames) -> rpc.c (requests) -> methods.c, attach.c, watch.c, load.c
+ *          -> upkeep.c (time)       -> core.h                                     -> status.c -> http.c (its own thread) */
+#ifndef BERTH_WRITER_SERVER_H
+#define BERTH_WRITER_SERVER_H
+
+#include <sys/queue.h>
+#include <uv.h>
+
+#include "buffer.h"
+#include "core.h"
+#include "instance.h"
+#include "options.h"
+
+struct conn;
+TAILQ_HEAD(conn_list, conn);
+
+struct listener {
+	uv_poll_t poll;
+	int fd; /* -1: closed */
+	bool admin;
+	struct server *server;
+};
+
+struct server {
+	uv_loop_t loop;
+	const struct options *options;
+	struct instance instance;
+	struct core *core;
+	const struct shm_root *root; /* read-only view */
+	uint64_t started_ms;         /* CLOCK_MONOTONIC */
+	bool ready, stopping;
+
+	/* control.c, conn.c */
+	struct listener listeners[2];
+	uv_timer_t accept_pause;
+	int spare_fd;             /* given up for a moment when there are no descriptors left */
+	uint64_t n_descriptors_max;
+	struct conn_list conns;   /* all */
+	struct conn_list waiting; /* have whole requests in their buffer and may go on (conn.queued) */
+	struct conn_list parked;  /* wait for the document that is being applied */
+	char *input;              /* FRAME_MAX bytes that whoever reads right now may use */
+	struct buffer spare;      /* likewise, for answers */
+	uint64_t backlog;         /* bytes of answers that peers have not taken yet */
+	uint64_t n_conns, n_requests, n_refused, n_conns_refused, n_overruns;
+
+	struct conn_list watchers; /* watch.c */
+	struct buffer watch_line;
+	bool watch_dirty;
+	struct conn *answering;    /* in the middle of an answer: its own notifications come after it */
+	struct buffer watch_after; /* ... and wait here */
+
+	struct load *load;      /* load.c: the one that runs; NULL: none */
+	bool document_again;    /* SIGHUP came while it ran */
+	uint64_t n_loads, n_loads_refused;
+
+	/* upkeep.c */
+	uv_idle_t idle;
+	uv_timer_t upkeep, second, watchdog;
+	uv_signal_t signals[3];
+	int n_signals;
+	bool core_busy; /* core_step wants to be called again at once */
+
+	/* status.c, http.c */
+	uint64_t counted_changes, n_clusters;
+	bool n_clusters_known;
+	struct http *http;
+	uint64_t published_ms, published_changes;
+};
+
+/* upkeep.c */
+int upkeep_open(struct server *);
+/* Something was changed or closed: look at it within so many ms. */
+void upkeep_soon(struct server *, uint64_t within_ms);
+/* There is work for the idle handle: slices of a document, buffered requests. */
+void upkeep_wake(struct server *);
+void upkeep_close(struct server *);
+
+/* main.c: as on SIGTERM. */
+void server_stop(struct server *);
+/* main.c: everything that was to come before it is done; tell systemd. Once. */
+void server_ready(struct server *);
+
+#endif

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: MIT
+ * Collects the numbers of status.h and writes them as JSON, as metrics and as a page. */
+#include "status.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#undef R_OK /* of access(), not ours */
+
+#include "control.h"
+#include "registry.h"
+
+static int count_one(void *arg, const struct migration *m)
+{
+	(void)m;
+	++*(uint64_t *)arg;
+	return 0;
+}
+
+/* Clusters come and go rarely: counted again only after a change. */
+static uint64_t clusters_count(struct server *s)
+{
+	const struct table *t = core_table(s->core);
+	uint64_t changes = core_changes(s->core);
+
+	if (!s->n_clusters_known || changes != s->counted_changes) {
+		s->n_clusters = 0;
+		for (uint64_t n = 1; n < table_next_cluster(t); n++)
+			s->n_clusters += table_cluster(t, (unsigned)n) != NULL;
+		s->counted_changes = changes;
+		s->n_clusters_known = true;
+	}
+	return s->n_clusters;
+}
+
+void status_collect(struct server *s, struct status *to)
+{
+	struct table *t = core_table(s->core);
+	struct table_stats stats;
+	struct conn *c;
+
+	memset(to, 0, sizeof(*to));
+	table_stats(t, &stats);
+	to->pid = (uint64_t)getpid();
+	to->term = table_term(t);
+	to->generation = stats.generation;
+	to->epoch = table_epoch(t);
+	to->uptime_ms = uv_hrtime() / 1000000 - s->started_ms;
+	to->barrier_ms = core_barrier_ms(s->core);
+	to->partitions = stats.n_live;
+	to->tombstones = stats.n_tombstones;
+	to->capacity = stats.capacity;
+	to->longest_probe = stats.longest_probe;
+	to->clusters = clusters_count(s);
+	to->readers = registry_count(table_registry(t));
+	core_migrations(s->core, count_one, &to->migrations);
+	to->changes = core_changes(s->core);
+	to->growing = stats.growing;
+	to->document_version = table_document_version(t);
+	to->loading = s->load != NULL;
+	to->bytes = stats.bytes;
+	to->reserve_bytes = stats.reserve_bytes;
+	to->record_bytes_used = stats.record_bytes_used;
+	to->retired = stats.retired;
+	to->held_bytes = stats.held_bytes;
+	to->grace_periods = stats.grace_periods;
+	to->connections = s->n_conns;
+	to->connections_refused = s->n_conns_refused;
+	to->requests = s->n_requests;
+	to->requests_refused = s->n_refused;
+	TAILQ_FOREACH (c, &s->watchers, watch_link)
+		to->watchers++;
+	to->watch_overruns = s->n_overruns;
+	to->documents = s->n_loads;
+	to->documents_refused = s->n_loads_refused;
+	snprintf(to->version, sizeof(to->version), "%s", BERTH_VERSION);
+	snprintf(to->instance, sizeof(to->instance), "%s", s->options->name);
+	snprintf(to->store, sizeof(to->store), "%s", core_store_scheme(s->core));
+	snprintf(to->membarrier, sizeof(to->membarrier), "%s",
+		 atomic_load_explicit(&s->root->membarrier_mode, memory_order_relaxed) == SHM_MEMBARRIER_GLOBAL_EXPEDITED
+			 ? "global-expedited"
+			 : "none");
+}
+
+enum shape { NUMBER, TRUTH };
+
+static void put_json(struct buffer *b, const char *name, enum shape shape, uint64_t n)
+{
+	if (shape == TRUTH)
+		buffer_format(b, ",\"%s\":%s", name, n ? "true" : "false");
+	else
+		buffer_format(b, ",\"%s\":%" PRIu64, name, n);
+}
+
+void status_json(const struct status *s, struct buffer *b)
+{
+	const char *comma = "{";
+
+#define PUT_TEXT(name, size) \
+	buffer_format(b, "%s\"%s\":", comma, #name); \
+	buffer_string(b, s->name, strlen(s->name)); \
+	comma = ",";
+#define PUT_NUMBER(name, shape, type, help) put_json(b, #name, shape, s->name);
+	STATUS_TEXTS(PUT_TEXT)
+	STATUS_NUMBERS(PUT_NUMBER)
+#undef PUT_TEXT
+#undef PUT_NUMBER
+	buffer_text(b, "}");
+}
+
+/* Label values escape what JSON strings escape, and take UTF-8 as it is; names have no control characters. */
+void status_metrics(const struct status *s, struct buffer *b)
+{
+	const char *comma = "";
+
+	buffer_text(b, "# HELP berth_info what this writer is\n# TYPE berth_info gauge\nberth_info{");
+#define PUT_TEXT(name, size) \
+	buffer_format(b, "%s%s=", comma, #name); \
+	buffer_string(b, s->name, strlen(s->name)); \
+	comma = ",";
+	STATUS_TEXTS(PUT_TEXT)
+#undef PUT_TEXT
+	buffer_text(b, "} 1\n");
+#define SUFFIX_gauge ""
+#define SUFFIX_counter "_total"
+#define PUT_NUMBER(name, shape, type, help) \
+	buffer_format(b, "# HELP berth_%s%s %s\n# TYPE berth_%s%s %s\nberth_%s%s %" PRIu64 "\n", #name, SUFFIX_##type, \
+		      help, #name, SUFFIX_##type, #type, #name, SUFFIX_##type, s->name);
+	STATUS_NUMBERS(PUT_NUMBER)
+#undef PUT_NUMBER
+}
+
+static void put_html(struct buffer *b, const char *s)
+{
+	for (; *s; s++) {
+		switch (*s) {
+		case '<':
+			buffer_text(b, "&lt;");
+			break;
+		case '>':
+			buffer_text(b, "&gt;");
+			break;
+		case '&':
+			buffer_text(b, "&amp;");
+			break;
+		default:
+			buffer_add(b, s, 1);
+		}
+	}
+}
+
+void status_page(const struct status *s, struct buffer *b)
+{
+	buffer_text(b, "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
+		       "<meta http-equiv=\"refresh\" content=\"5\"><title>berth: ");
+	put_html(b, s->instance);
+	buffer_text(b, "</title><style>body{font:15px/1.5 sans-serif;margin:2em}td{padding:0 1em 0 0}"
+		       "td:nth-child(2){text-align:right;font-variant-numeric:tabular-nums}</style></head>\n<body><h1>berth: ");
+	put_html(b, s->instance);
+	buffer_text(b, "</h1>\n<table>\n");
+#define PUT_TEXT(name, size) \
+	buffer_format(b, "<tr><td>%s</td><td>", #name); \
+	put_html(b, s->name); \
+	buffer_text(b, "</td><td></td></tr>\n");
+#define PUT_NUMBER(name, shape, type, help) \
+	buffer_format(b, "<tr><td>%s</td><td>%" PRIu64 "</td><td>%s</td></tr>\n", #name, s->name, help);
+	STATUS_TEXTS(PUT_TEXT)
+	STATUS_NUMBERS(PUT_NUMBER)
+#undef PUT_TEXT
+#undef PUT_NUMBER
+	buffer_text(b, "</table>\n<p><a href=\"/metrics\">metrics</a> <a href=\"/status\">status</a></p></body></html>\n");
+}

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT
+ * The numbers that berthd tells of itself: one table, from which come the answer of `status`, /status and /metrics.
+ * status_collect runs on the control thread; the rest is pure and any thread's. */
+#ifndef BERTH_WRITER_STATUS_H
+#define BERTH_WRITER_STATUS_H
+
+#include "server.h"
+
+/* X(name, how JSON shows it, Prometheus type, help) */
+#define STATUS_NUMBERS(X) \
+	X(pid, NUMBER, gauge, "process id of the writer") \
+	X(term, NUMBER, gauge, "number of this writer incarnation") \
+	X(generation, NUMBER, gauge, "number of the table file that readers use") \
+	X(epoch, NUMBER, gauge, "highest epoch taken") \
+	X(uptime_ms, NUMBER, gauge, "milliseconds since the writer started") \
+	X(barrier_ms, NUMBER, gauge, "barrier of complete, in milliseconds") \
+	X(partitions, NUMBER, gauge, "partitions with an entry") \
+	X(tombstones, NUMBER, gauge, "removed entries whose slot is not used again yet") \
+	X(capacity, NUMBER, gauge, "slots of the table") \
+	X(longest_probe, NUMBER, gauge, "entries that the longest look-up passes") \
+	X(clusters, NUMBER, gauge, "clusters") \
+	X(readers, NUMBER, gauge, "registrations of reader processes") \
+	X(migrations, NUMBER, gauge, "migrations under way") \
+	X(changes, NUMBER, counter, "changes published since the start") \
+	X(growing, TRUTH, gauge, "1 while a larger table is being built") \
+	X(document_version, NUMBER, gauge, "version of the last document applied") \
+	X(loading, TRUTH, gauge, "1 while a document is being read or applied") \
+	X(bytes, NUMBER, gauge, "size of the table file") \
+	X(reserve_bytes, NUMBER, gauge, "size of the file kept for the next generation") \
+	X(record_bytes_used, NUMBER, gauge, "bytes of placements, clusters and long keys in the table") \
+	X(retired, NUMBER, gauge, "pieces of memory that wait for a grace period") \
+	X(held_bytes, NUMBER, gauge, "bytes of older generations that a reader still holds") \
+	X(grace_periods, NUMBER, counter, "grace periods passed") \
+	X(connections, NUMBER, gauge, "connections on both sockets") \
+	X(connections_refused, NUMBER, counter, "connections turned away") \
+	X(requests, NUMBER, counter, "requests answered") \
+	X(requests_refused, NUMBER, counter, "requests answered with a refusal") \
+	X(watchers, NUMBER, gauge, "connections that watch changes") \
+	X(watch_overruns, NUMBER, counter, "watchers that were too slow") \
+	X(documents, NUMBER, counter, "documents applied or refused") \
+	X(documents_refused, NUMBER, counter, "documents refused")
+
+#define STATUS_TEXTS(X) X(version, 32) X(instance, 256) X(store, 32) X(membarrier, 32)
+
+struct status {
+#define STATUS_NUMBER(name, how, type, help) uint64_t name;
+#define STATUS_TEXT(name, size) char name[size];
+	STATUS_NUMBERS(STATUS_NUMBER)
+	STATUS_TEXTS(STATUS_TEXT)
+#undef STATUS_NUMBER
+#undef STATUS_TEXT
+};
+
+void status_collect(struct server *, struct status *);
+void status_json(const struct status *, struct buffer *);
+void status_metrics(const struct status *, struct buffer *); /* Prometheus' text format */
+void status_page(const struct status *, struct buffer *);    /* HTML */
+
+#endif

@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: MIT
+ * What the table's files share: table.c (open, look), generation.c (files), records.c (memory inside a file),
+ * change.c (reserve, publish), grow.c (growth, grace periods, upkeep), ledger.c. Control thread only. */
+#ifndef BERTH_WRITER_TABLE_INTERNAL_H
+#define BERTH_WRITER_TABLE_INTERNAL_H
+
+#include "../shm/grace.h"
+#include "../shm/index.h"
+#include "registry.h"
+#include "table.h"
+
+#define SLOT_NONE UINT32_MAX
+#define GROW_AT(capacity) ((capacity) - (capacity) / 4)  /* live + tombstones above this: a new generation */
+#define GROW_MUST(capacity) ((capacity) - (capacity) / 8) /* no entry more before it is there */
+
+/* ---- records.c: memory for records inside a generation's file, through a jemalloc arena ---- */
+
+struct records {
+	unsigned arena;      /* jemalloc's number */
+	bool made;
+	struct hooks *hooks; /* what jemalloc calls back */
+	uint32_t *interned;  /* open addressing: record offsets of the placements that are in use; 0: free */
+	uint32_t interned_mask, n_interned;
+	uint64_t used;       /* bytes handed out */
+	uint64_t high;       /* where the last byte that was ever handed out ends, in the file */
+};
+
+struct generation;
+int records_make(struct generation *);
+void records_destroy(struct generation *);
+/* Offset / SHM_RECORD_ALIGN of size fresh bytes, allocated in the file; 0: no room. */
+uint32_t records_alloc(struct generation *, size_t size);
+void records_free(struct generation *, uint32_t off);
+/* The one record of a placement, made if it is new, with one more reference. 0: no room. */
+uint32_t records_intern(struct generation *, const struct shm_detail *);
+/* One reference less; true when it was the last: nobody finds the record any more, the caller retires it. */
+bool records_release(struct generation *, uint32_t off);
+
+/* ---- generation.c: table.<generation>, the file being built, the reserve ---- */
+
+struct retired { /* freed once a grace period has passed since `tag` */
+	uint64_t tag;
+	uint64_t epoch; /* of a tombstone; 0: none */
+	uint32_t off;   /* of a record; 0: none */
+};
+
+struct generation {
+	struct seg_map map; /* what readers see of it; .table, .entries … point into base */
+	uint8_t *base;
+	size_t mapped;      /* bytes mapped at base: more than the file's while it is being built */
+	uint64_t allocated; /* bytes of the file that are backed by memory */
+	uint64_t limit;     /* the file's size, once sealed; until then mapped */
+	int fd;
+	struct records records;
+	struct retired *retired; /* ring, FIFO */
+	size_t retired_head, retired_n, retired_size;
+	uint64_t aged_epoch; /* tombstones up to this epoch may be used for other keys */
+};
+
+struct old_file { /* a generation that readers may still be in */
+	struct old_file *next;
+	uint32_t generation;
+	uint64_t tag;
+	uint64_t size, punched;
+	uint8_t *base; /* mapping that goes with it; NULL: not mapped here */
+	size_t mapped;
+	int fd;
+	char name[32];
+	bool passed; /* no reader is in it any more */
+};
+
+enum growth { GROW_IDLE, GROW_ALLOCATE, GROW_COPY };
+
+struct table {
+	struct instance *instance;
+	struct shm_root *root;
+	struct shm_ledger *ledger;
+	struct registry *registry;
+	uint64_t secret[4];
+	char uuid[33], boot_id[33];
+	uint32_t term;
+	bool membarrier;
+	struct seg_map previous; /* of the writer before this one; until table_flip */
+	struct generation *now;  /* what readers use */
+	struct generation *next; /* being built: at a start, or growing */
+	uint64_t reserve_size;   /* of the file `reserve`; 0: none */
+	struct old_file *old;
+	/* growth */
+	enum growth growth;
+	uint32_t copied;         /* slots of now that are in next */
+	uint64_t reserving;      /* bytes of the coming reserve that are allocated */
+	int reserving_fd;
+	uint64_t headroom;       /* bytes of records that next must have room for beyond the usual */
+	uint64_t grow_again_ms;  /* after a growth that found no room */
+	uint64_t n_reserved;     /* changes between reserve and publish */
+	/* grace */
+	uint64_t n_retired, grace_periods, blocked_ms, next_look_ms;
+	uint64_t held_bytes;
+	/* clusters: private, so that looking one up costs no walk */
+	json_t *cluster_numbers;
+	uint32_t *uses; /* by number */
+};
+
+uint32_t capacity_for(uint64_t n_partitions); /* homes for so many, at the load that a fresh table has */
+enum refusal_code generation_create(struct table *, uint32_t number, uint32_t capacity, uint32_t n_cluster_slots,
+				    struct generation **, struct refusal *);
+/* Backs bytes up to `end` with memory. 0, or -1 with errno. */
+int generation_allocate(struct generation *, uint64_t end);
+/* Cuts the file to what is used, headroom bytes and some more room for records; maps no more than that. 0 or -1 with errno. */
+int generation_seal(struct generation *, uint64_t headroom);
+/* Throws away one that no reader has seen; its file too, or (generation_forget) only our hold of it. */
+void generation_discard(struct table *, struct generation **);
+void generation_forget(struct generation **);
+/* Gives the file its name and stores its number into root; what was `now` waits for a grace period. */
+enum refusal_code generation_flip(struct table *, struct refusal *);
+/* Old generations whose readers are gone: punch, recycle, unlink, a slice at a time. True when there is more to do. */
+bool old_files_step(struct table *);
+/* Finds what a dead writer left. */
+void old_files_find(struct table *);
+void old_files_close(struct table *);
+/* A reserve of at least size. 0 or -1 with errno. */
+int reserve_make(struct table *, uint64_t size);
+
+/* ---- change.c ---- */
+/* The slot of a key, or a free one that now holds it as a reserved tombstone. SLOT_NONE: no room. */
+uint32_t slot_take(struct table *, struct generation *, const char *key, size_t len, uint64_t hash);
+/* What a cell (an entry, or the default) says, against this generation's records. */
+void cell_state(const struct generation *, uint64_t word, const _Atomic uint32_t det[2], struct state *);
+/* Writes a whole state into a slot that has none. */
+bool cell_fill(struct table *, struct generation *, uint32_t slot, const struct state *, uint64_t document);
+uint32_t cluster_record_make(struct generation *, unsigned number, const char *id, const char *endpoint);
+
+/* ---- grow.c ---- */
+void retire(struct table *, struct generation *, uint32_t off, uint64_t epoch);
+/* Grows to the end, at once. */
+enum refusal_code grow_now(struct table *, const struct table_room *, struct refusal *);
+/* Starts to grow when it is time; false when there is no room for it. */
+bool grow_start(struct table *, uint32_t capacity, uint32_t n_cluster_slots, struct refusal *);
+
+/* ---- ledger.c ---- */
+enum refusal_code ledger_open(struct table *, bool fresh, struct refusal *);
+void ledger_close(struct table *);
+
+/* ---- registry.c, for the table alone ---- */
+enum refusal_code registry_open(struct instance *, const struct shm_root *, struct shm_ledger *, bool membarrier,
+				struct registry **, struct refusal *);
+void registry_close(struct registry **);
+/* Looks at every line (acquire) and remembers who is in a section, also as suspects for registry_bury. */
+void registry_look(struct registry *);
+/* Of that look: the lowest grace number among the sections that hold memory of `generation`; UINT64_MAX: none does. */
+uint64_t registry_lowest(const struct registry *, uint32_t generation);
+/* Removes the registrations whose process is proved dead: suspects and hinted ones, or all of them. True when one went. */
+bool registry_bury(struct registry *, bool all);
+/* ms until a registration wants to be looked at again; UINT64_MAX: none does. */
+uint64_t registry_next_ms(const struct registry *, uint64_t now_ms);
+/* Tells how many bytes of old generations a line holds. */
+void registry_set_held(struct registry *, uint64_t (*held)(void *arg, uint64_t line), void *arg);
+
+static inline struct shm_ledger_row *ledger_rows(struct shm_ledger *l)
+{
+	return (struct shm_ledger_row *)((char *)l + SHM_PAGE);
+}
+static inline struct shm_ledger_cutover *ledger_cutovers(struct shm_ledger *l)
+{
+	return (struct shm_ledger_cutover *)(ledger_rows(l) + SHM_LEDGER_ROWS);
+}
+#define LEDGER_SIZE \
+	(SHM_PAGE + SHM_LEDGER_ROWS * sizeof(struct shm_ledger_row) + \
+	 SHM_LEDGER_CUTOVERS * sizeof(struct shm_ledger_cutover))
+
+/* The writer's own, writable view of a generation. */
+static inline struct shm_table *gen_header(const struct generation *g) { return (struct shm_table *)g->base; }
+static inline struct shm_entry *gen_entry(const struct generation *g, uint32_t slot)
+{
+	return (struct shm_entry *)(uintptr_t)&g->map.entries[slot];
+}
+static inline _Atomic uint64_t *gen_document(const struct generation *g, uint32_t slot)
+{
+	return (_Atomic uint64_t *)(uintptr_t)&g->map.documents[slot];
+}
+static inline _Atomic uint32_t *gen_cluster(const struct generation *g, unsigned number)
+{
+	return (_Atomic uint32_t *)(uintptr_t)&g->map.clusters[number];
+}
+static inline void *gen_record(const struct generation *g, uint32_t off)
+{
+	return g->base + (uint64_t)off * SHM_RECORD_ALIGN;
+}
+
+#endif

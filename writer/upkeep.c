@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: MIT
+ * The control thread's time: the core's upkeep, the heartbeat, slices of a document, buffered requests, signals. Every
+ * piece of work here is bounded to some milliseconds, so that the sockets are looked at in between. */
+#include <signal.h>
+
+#include "control.h"
+#include "http.h"
+#include "load.h"
+#include "log.h"
+#include "notify.h"
+#include "watch.h"
+
+#define CORE_BUDGET_US 1000u
+#define PUBLISH_MS 100u
+
+static void core_turn(struct server *s)
+{
+	uint64_t wait_ms = core_step(s->core, CORE_BUDGET_US);
+
+	s->core_busy = wait_ms == 0;
+	if (s->core_busy)
+		upkeep_wake(s);
+	else if (wait_ms != UINT64_MAX)
+		upkeep_soon(s, wait_ms);
+	if (core_changes(s->core) != s->published_changes && uv_now(&s->loop) - s->published_ms >= PUBLISH_MS)
+		http_publish(s);
+}
+
+static void on_upkeep(uv_timer_t *timer) { core_turn(timer->data); }
+
+static void on_idle(uv_idle_t *idle)
+{
+	struct server *s = idle->data;
+	bool more = load_step(s);
+
+	if (conns_run_waiting(s))
+		more = true;
+	watch_flush(s);
+	if (s->core_busy)
+		core_turn(s);
+	if (!more && !s->core_busy)
+		uv_idle_stop(idle);
+}
+
+void upkeep_wake(struct server *s)
+{
+	if (!s->stopping)
+		uv_idle_start(&s->idle, on_idle);
+}
+
+void upkeep_soon(struct server *s, uint64_t within_ms)
+{
+	if (s->stopping || (uv_is_active((uv_handle_t *)&s->upkeep) && uv_timer_get_due_in(&s->upkeep) <= within_ms))
+		return;
+	uv_timer_start(&s->upkeep, on_upkeep, within_ms, 0);
+}
+
+static void on_second(uv_timer_t *timer)
+{
+	struct server *s = timer->data;
+
+	table_heartbeat(core_table(s->core));
+	control_sweep(s);
+	http_publish(s);
+	upkeep_soon(s, 0);
+}
+
+static void on_watchdog(uv_timer_t *timer)
+{
+	(void)timer;
+	notify_alive();
+}
+
+static void on_signal(uv_signal_t *handle, int number)
+{
+	struct server *s = handle->data;
+
+	if (number != SIGHUP) {
+		log_event(LEVEL_INFO, "signal", LOG_S("name", number == SIGTERM ? "SIGTERM" : "SIGINT"));
+		server_stop(s);
+	} else if (s->options->document) {
+		load_document(s);
+	} else {
+		log_event(LEVEL_WARN, "signal", LOG_S("name", "SIGHUP"),
+			  LOG_S("message", "there is no --document to apply again"));
+	}
+}
+
+int upkeep_open(struct server *s)
+{
+	static const int numbers[] = {SIGTERM, SIGINT, SIGHUP};
+	uint64_t interval_ms = notify_interval_ms();
+	int rc = 0;
+
+	uv_idle_init(&s->loop, &s->idle);
+	uv_timer_init(&s->loop, &s->upkeep);
+	uv_timer_init(&s->loop, &s->second);
+	uv_timer_init(&s->loop, &s->watchdog);
+	s->idle.data = s->upkeep.data = s->second.data = s->watchdog.data = s;
+	for (int i = 0; i < 3 && rc == 0; i++) {
+		rc = uv_signal_init(&s->loop, &s->signals[i]);
+		if (rc != 0)
+			break;
+		s->n_signals++;
+		s->signals[i].data = s;
+		rc = uv_signal_start(&s->signals[i], on_signal, numbers[i]);
+	}
+	if (rc == 0)
+		rc = uv_timer_start(&s->second, on_second, 1000, 1000);
+	if (rc == 0 && interval_ms > 0)
+		rc = uv_timer_start(&s->watchdog, on_watchdog, 0, interval_ms);
+	upkeep_soon(s, 0);
+	return rc;
+}
+
+void upkeep_close(struct server *s)
+{
+	uv_close((uv_handle_t *)&s->idle, NULL);
+	uv_close((uv_handle_t *)&s->upkeep, NULL);
+	uv_close((uv_handle_t *)&s->second, NULL);
+	uv_close((uv_handle_t *)&s->watchdog, NULL);
+	for (int i = 0; i < s->n_signals; i++)
+		uv_close((uv_handle_t *)&s->signals[i], NULL);
+}
