@@ -155,7 +155,6 @@ static void cell_store(struct table *t, struct generation *g, uint32_t slot, boo
 	unsigned which = 0;
 
 	cell_pointers(g, slot, dflt, &word, &det, &document);
-	atomic_store_explicit(document, remembered, memory_order_relaxed);
 	old = atomic_load_explicit(word, memory_order_relaxed);
 	if (word_live(old)) {
 		which = word_which(old);
@@ -187,6 +186,9 @@ static void cell_store(struct table *t, struct generation *g, uint32_t slot, boo
 	}
 	if (new != old)
 		atomic_store_explicit(word, new, memory_order_release); /* P1: pairs with every reader's load of the word */
+	/* After the word: a writer that dies in between leaves a change that the document finds made (`adopted`), not one
+	 * that looks like a command's. */
+	atomic_store_explicit(document, remembered, memory_order_relaxed);
 	if (!dflt) {
 		if (word_live(new) && !word_live(old)) {
 			atomic_fetch_add_explicit(&h->n_live, 1, memory_order_relaxed);

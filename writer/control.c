@@ -25,6 +25,7 @@
 
 #define ACCEPTS_A_TURN 32
 #define ACCEPT_PAUSE_MS 100
+#define STARVED_LOG_MS 60000u
 
 static const char *const names[] = {SEG_SOCKET, SEG_ADMIN_SOCKET};
 
@@ -118,8 +119,11 @@ static void out_of_descriptors(struct listener *l)
 	struct server *s = l->server;
 	int fd;
 
-	log_event(LEVEL_WARN, "descriptors", LOG_S("error", strerror(errno)), LOG_N("connections", s->n_conns),
-		  LOG_S("do", "raise LimitNOFILE"));
+	if (s->starved_ms == 0 || uv_now(&s->loop) - s->starved_ms > STARVED_LOG_MS) {
+		s->starved_ms = uv_now(&s->loop);
+		log_event(LEVEL_WARN, "descriptors", LOG_S("error", strerror(errno)), LOG_N("connections", s->n_conns),
+			  LOG_S("do", "raise LimitNOFILE"));
+	}
 	if (s->spare_fd >= 0) {
 		close(s->spare_fd);
 		fd = accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);

@@ -288,8 +288,10 @@ static void forget_old_barrier(struct core *c)
 	struct core_result result;
 
 	c->hand = (struct hand){.kind = HAND_METAS};
-	if (hand_commit(c, NULL, &result, &r) == R_OK)
+	if (hand_commit(c, NULL, &result, &r) == R_OK) {
 		c->stored_barrier_ms = c->rule.barrier_ms;
+		table_set_barrier(c->table, c->rule.barrier_ms);
+	}
 }
 
 static uint64_t earlier(uint64_t a, uint64_t b)

@@ -90,18 +90,20 @@ static uint64_t record_bytes(const struct core_load *l)
 	return sum + l->n_clusters * table_record_bytes(cluster_size(SHM_CLUSTER_ID_MAX, SHM_ENDPOINT_MAX));
 }
 
+static enum refusal_code expect(struct core *c, struct core_load *l)
+{
+	const struct table_room room = {
+		.partitions = l->n_new, .clusters = l->n_fresh, .record_bytes = record_bytes(l)};
+
+	return table_expect(c->table, &room, &l->refusal);
+}
+
 void core_load_reserve(struct core *c, struct core_load *l)
 {
 	struct item item;
 	enum refusal_code code;
 
-	const struct table_room room = {
-		.partitions = l->n_new,
-		.clusters = l->n_fresh,
-		.record_bytes = l->at == 0 ? record_bytes(l) : 0,
-	};
-
-	if (l->at == 0 && table_expect(c->table, &room, &l->refusal) != R_OK) {
+	if (l->at == 0 && expect(c, l) != R_OK) {
 		core_load_refuse(l);
 		return;
 	}

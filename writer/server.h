@@ -38,6 +38,7 @@ struct server {
 	uv_timer_t accept_pause;
 	int spare_fd;             /* given up for a moment when there are no descriptors left */
 	uint64_t n_descriptors_max;
+	uint64_t starved_ms;      /* when the log was last told that there are none */
 	struct conn_list conns;   /* all */
 	struct conn_list waiting; /* have whole requests in their buffer and may go on (conn.queued) */
 	struct conn_list parked;  /* wait for the document that is being applied */

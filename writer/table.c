@@ -406,6 +406,11 @@ void table_set_document_version(struct table *t, uint64_t version)
 		atomic_store_explicit(&gen_header(t->next)->document_version, version, memory_order_relaxed);
 }
 
+void table_set_barrier(struct table *t, uint64_t barrier_ms)
+{
+	atomic_store_explicit(&t->root->barrier_ms, barrier_ms, memory_order_relaxed);
+}
+
 int table_barrier(struct table *t)
 {
 	atomic_thread_fence(memory_order_seq_cst); /* for readers that fence for themselves (shm/grace.h) */

@@ -111,6 +111,8 @@ void table_cluster_publish(struct table *, struct table_cluster_change *);
 void table_cluster_cancel(struct table *, struct table_cluster_change *);
 
 void table_set_document_version(struct table *, uint64_t);
+/* The barrier that readers count with from now on (root). */
+void table_set_barrier(struct table *, uint64_t barrier_ms);
 
 /* ---- cutovers ---- */
 /* A barrier on all readers: 0, or -1 with errno (then no publication may be concluded). */
