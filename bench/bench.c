@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * The figures of the README: `make bench`, or bench --help. Reads the options, runs the workloads of bench.h in order.
  *
- * The parent does nothing but wait for the child that measures, and clean up after it however it ended: daemons die with
- * the child, and the scratch directories go. */
+ * The parent does nothing but wait for the child that measures, and clean up after it however it ended: daemons die
+ * with the child, and the scratch directories go. */
 #include <errno.h>
 #include <getopt.h>
 #include <signal.h>
@@ -31,7 +31,8 @@ static const struct workload {
 static void help(void)
 {
 	puts("Usage: bench [--quick] [--json] [--only NAME]\n"
-	     "Measures the berthd and libberth that it was built with; prints each figure's median, spread, goal, verdict.\n\n"
+	     "Measures the berthd and libberth that it was built with; prints each figure's median, spread, goal, "
+	     "verdict.\n\n"
 	     "  --quick      small sizes and few runs, some seconds: whether it runs, not how fast it is\n"
 	     "  --json       one JSON object a line, with machine, kernel and commit\n"
 	     "  --only NAME  one workload:");

@@ -40,12 +40,12 @@ struct samples { /* one value a run */
 	unsigned n;
 };
 
-_Noreturn void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
-void pin_to(int cpu);               /* the calling process; nothing happens on a machine without that CPU */
+void fail(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)));
+void pin_to(int cpu); /* the calling process; nothing happens on a machine without that CPU */
 void pin_nowhere(void);
-uint64_t now_ns(void);              /* CLOCK_MONOTONIC */
-double elapsed_ns(uint64_t from);   /* since now_ns(), without the cost of reading the clock */
-uint64_t busy_ns(void);             /* processor time of this thread: for what never waits, so that another process on */
+uint64_t now_ns(void);            /* CLOCK_MONOTONIC */
+double elapsed_ns(uint64_t from); /* since now_ns(), without the cost of reading the clock */
+uint64_t busy_ns(void);           /* processor time of this thread: for what never waits, so that another process on */
 double busy_elapsed_ns(uint64_t from); /* the same processor is not measured with it */
 void add_sample(struct samples *, double);
 double quantile(const struct samples *, double q); /* 0: least, 0.5: median, 1: greatest */
@@ -83,8 +83,8 @@ struct daemon {
 void daemon_spawn(const struct bench *, struct daemon *, const char *name, const char *store, int cpu, bool fresh);
 void daemon_start(const struct bench *, struct daemon *, const char *name, const char *store, int cpu, bool fresh);
 void daemon_stop(struct daemon *);
-/* Sends one line (with a descriptor, or -1) and waits for the answer; a refusal is a failure. peak: NULL, or the highest
- * RssAnon of the daemon in bytes meanwhile is stored there. */
+/* Sends one line (with a descriptor, or -1) and waits for the answer; a refusal is a failure. peak: NULL, or the
+ * highest RssAnon of the daemon in bytes meanwhile is stored there. */
 void daemon_call(struct daemon *, const char *line, int pass_fd, char *answer, size_t size, uint64_t *peak);
 uint64_t answer_number(const char *answer, const char *name);
 void daemon_load(struct daemon *, int document, uint32_t n, uint64_t *peak);

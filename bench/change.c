@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * A change through the admin socket of a memory: daemon, from the request's first byte to the answer's last: by then
- * readers see it. Against a peer that does nothing but read as many bytes and write as many back, on the same processor,
- * in turn with it. */
+ * readers see it. Against a peer that does nothing but read as many bytes and write as many back, on the same
+ * processor, in turn with it. */
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -32,11 +32,12 @@ static size_t request(char *line, unsigned i)
 	char key[KEY_ROOM];
 
 	key_name(key, i / 2 % PARTITIONS);
-	return (size_t)snprintf(line, LINE_ROOM,
-				"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"set\",\"params\":{\"partition\":\"%s\","
-				"\"placement\":{\"mode\":\"dedicated-index\",\"cluster\":\"c1\",\"index\":\"orders-%u\"},"
-				"\"force\":true}}\n",
-				key, i % 2);
+	return (size_t)snprintf(
+		line, LINE_ROOM,
+		"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"set\",\"params\":{\"partition\":\"%s\","
+		"\"placement\":{\"mode\":\"dedicated-index\",\"cluster\":\"c1\",\"index\":\"orders-%u\"},"
+		"\"force\":true}}\n",
+		key, i % 2);
 }
 
 static void receive(int fd, char *line, size_t n)

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: MIT
  * A million partitions at once: a document loaded into an sqlite store through the socket, the memory that takes, and a
  * start with all of them in the store, in an empty directory as after a boot. The daemon is not pinned: it may use what
- * the machine has. The store lies in TMPDIR (/tmp), on a disk if that is one, with sqlite's own syncs; its file is in the
- * page cache when it is read again. */
-#include <dirent.h>
-#include <fcntl.h>
+ * the machine has. The store lies in TMPDIR (/tmp), on a disk if that is one, with sqlite's own syncs; its file is in
+ * the page cache when it is read again. */
+#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,37 +20,41 @@
 #define START_S 120u
 #define MIB 1048576.0
 
-struct memory { /* of an instance's files, as the file system counts it */
+struct memory {           /* of an instance's files, as the file system counts it */
 	uint64_t table;   /* the present table: the newest */
 	uint64_t reserve; /* kept for the next one */
 	uint64_t all;
 };
 
+static struct memory found; /* by find_memory, which nftw gives no argument */
+
+static int find_memory(const char *path, const struct stat *st, int type, struct FTW *at)
+{
+	static unsigned long newest;
+	const char *name = path + at->base;
+	uint64_t bytes;
+
+	if (at->level == 0)
+		newest = 0;
+	if (type != FTW_F)
+		return 0;
+	bytes = (uint64_t)st->st_blocks * 512;
+	found.all += bytes;
+	if (strcmp(name, "reserve") == 0)
+		found.reserve = bytes;
+	if (strncmp(name, "table.", 6) == 0 && strtoul(name + 6, NULL, 10) >= newest) {
+		newest = strtoul(name + 6, NULL, 10);
+		found.table = bytes;
+	}
+	return 0;
+}
+
 static struct memory shared_memory(const char *dir)
 {
-	struct memory m = {0};
-	unsigned long newest = 0;
-	DIR *d = opendir(dir);
-	struct dirent *e;
-
-	while (d && (e = readdir(d)) != NULL) {
-		struct stat st;
-		uint64_t bytes;
-
-		if (fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(st.st_mode))
-			continue;
-		bytes = (uint64_t)st.st_blocks * 512;
-		m.all += bytes;
-		if (strcmp(e->d_name, "reserve") == 0)
-			m.reserve = bytes;
-		if (strncmp(e->d_name, "table.", 6) == 0 && strtoul(e->d_name + 6, NULL, 10) >= newest) {
-			newest = strtoul(e->d_name + 6, NULL, 10);
-			m.table = bytes;
-		}
-	}
-	if (d)
-		closedir(d);
-	return m;
+	found = (struct memory){0};
+	if (nftw(dir, find_memory, 16, FTW_PHYS) != 0 || found.table == 0)
+		fail("no file of a table in %s", dir);
+	return found;
 }
 
 /* Waits until the files stay as they are: a grown table leaves its old one to be removed in the background. */
@@ -64,7 +67,8 @@ static struct memory settled_memory(struct daemon *d)
 		usleep(50000);
 		last = m;
 		m = shared_memory(d->dir);
-		daemon_call(d, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"status\"}\n", -1, answer, sizeof(answer), NULL);
+		daemon_call(d, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"status\"}\n", -1, answer, sizeof(answer),
+			    NULL);
 		if (m.all == last.all && m.reserve >= m.table && strstr(answer, "\"growing\":false"))
 			break;
 	}

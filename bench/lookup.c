@@ -32,7 +32,10 @@ struct place { /* an instance with n partitions, and a reader of it */
 	X(lookup, "begin, berth_lookup, end", {0, 0, 0}) \
 	X(admit, "berth_admit", {0, 0, 0}) \
 	X(chain, "berth_route, one waits for the last", {0, 0, 0})
-#define SIZES {1000, 100000, 1000000}
+#define SIZES \
+	{ \
+		1000, 100000, 1000000 \
+	}
 #define N_SIZES 3u
 
 /* Each makes n calls and returns something of every answer, so that nothing can be left out. */
@@ -115,7 +118,7 @@ enum {
 #define CALL_ROW(name, text, ...) CALL_##name,
 	CALL_ROWS(CALL_ROW)
 #undef CALL_ROW
-	N_CALLS
+		N_CALLS
 };
 
 static void make_sequence(struct place *p)
@@ -199,7 +202,8 @@ void workload_lookup(const struct bench *b)
 	for (unsigned i = 0; i < n_sizes; i++)
 		make_place(b, &places[i], sizes[i]);
 	pin_to(CPU_SELF);
-	for (unsigned run = 0; run < b->runs; run++) /* everything in turn: a slow moment of the machine hits all alike */
+	for (unsigned run = 0; run < b->runs;
+	     run++) /* everything in turn: a slow moment of the machine hits all alike */
 		for (unsigned i = 0; i < n_sizes; i++) {
 			for (unsigned k = 0; k < N_CALLS; k++)
 				add_sample(&s[i][k], measure(&places[i], &calls[k], n));

@@ -82,8 +82,14 @@ static double elapsed(clockid_t clock, uint64_t from, double *cost)
 	return t > *cost ? t - *cost : 0;
 }
 
-uint64_t now_ns(void) { return read_clock(CLOCK_MONOTONIC); }
-uint64_t busy_ns(void) { return read_clock(CLOCK_THREAD_CPUTIME_ID); }
+uint64_t now_ns(void)
+{
+	return read_clock(CLOCK_MONOTONIC);
+}
+uint64_t busy_ns(void)
+{
+	return read_clock(CLOCK_THREAD_CPUTIME_ID);
+}
 
 double elapsed_ns(uint64_t from)
 {

@@ -88,7 +88,9 @@ static void print_row(const struct figure *f, bool judged)
 	if (judged)
 		snprintf(goal, sizeof(goal), "<= %.4g", f->goal);
 	printf("%-56s %10.*f   %-21s %-6s %9s  %s\n", name, digits, median, spread, f->unit, goal,
-	       !judged ? "" : median <= f->goal ? "met" : "MISSED");
+	       !judged             ? ""
+	       : median <= f->goal ? "met"
+				   : "MISSED");
 }
 
 void report(const struct bench *b, const struct figure *f)

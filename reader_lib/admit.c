@@ -88,11 +88,10 @@ HOT int berth_admit(struct berth_reader *r, const void *key, size_t len, uint64_
 	if (usual_handle(r) && likely(r->gate == GATE_OPEN) && usual_len(len)) {
 		struct decision d;
 		bool own = section_open(r);
-		int rc;
 
-		if (current(r) && likely(attempt(r, key, len, hash_key(r->secret, key, len), &d, &rc) == DECIDED)) {
+		if (current(r) && likely(attempt_guess(r, key, len, hash_key(r->secret, key, len), &d))) {
 			section_close(r, own);
-			return judge(r->root, rc, d.word, epoch);
+			return judge(r->root, BERTH_OK, d.word, epoch);
 		}
 		section_close(r, own);
 	}

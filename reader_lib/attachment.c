@@ -57,7 +57,7 @@ int bl_attachment_open(const char *path, int dir_fd, struct attachment **out)
 
 	if (!at)
 		return BERTH_E_NOMEM;
-	at->dir_fd = -1;
+	at->dir_fd = at->tables_fd = -1;
 	atomic_init(&at->users, 1);
 	atomic_init(&at->spare, -1);
 	if (path) {
@@ -70,8 +70,9 @@ int bl_attachment_open(const char *path, int dir_fd, struct attachment **out)
 	if (rc == BERTH_OK)
 		rc = map_root(at);
 	if (rc == BERTH_OK)
-		rc = bl_mapping_ahead(
-			at); /* a table that cannot be mapped is an error now rather than in the first look-up */
+		rc = seg_tables_open(at->dir_fd, &at->tables_fd);
+	if (rc == BERTH_OK)
+		rc = bl_mapping_ahead(at); /* what cannot be mapped is told now, not by the first look-up */
 	if (rc != BERTH_OK) {
 		bl_attachment_put(at);
 		return rc;
@@ -153,6 +154,8 @@ void bl_attachment_put(struct attachment *at)
 	spare = atomic_load_explicit(&at->spare, memory_order_relaxed);
 	if (spare >= 0)
 		close(spare);
+	if (at->tables_fd >= 0)
+		close(at->tables_fd);
 	if (at->dir_fd >= 0)
 		close(at->dir_fd);
 	free(at);

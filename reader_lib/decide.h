@@ -53,7 +53,7 @@ INLINE void section_close(struct berth_reader *r, bool own)
 }
 
 /* Most partition ids have 8..16 bytes. Where the compiler knows that, hash and comparison are a handful of
- * instructions: berth_route and berth_admit compile that in, with one attempt and no call, so that nothing is spilled;
+ * instructions: berth_route and berth_admit compile that in, with one guess and no call, so that nothing is spilled;
  * everything else (other lengths, another attempt, an error) starts over in a function of its own. */
 INLINE bool usual_len(size_t len)
 {
@@ -122,14 +122,29 @@ INLINE enum attempt attempt(const struct berth_reader *r, const void *key, size_
 	return DECIDED;
 }
 
-/* Inside a section. 1 <= len <= SHM_KEY_MAX. The first attempt is compiled in, and nearly always the last. */
+/* The first guess of the search, and it alone (index.h): an entry of the partition, in the mapping that is current.
+ * False: anything else, also that something changed. Calls nothing, so that its callers spill nothing. */
+INLINE bool attempt_guess(const struct berth_reader *r, const void *key, size_t len, uint64_t hash, struct decision *d)
+{
+	const struct shm_entry *e;
+
+	index_prefetch_home(&r->map, hash);
+	e = index_guess(&r->map, hash);
+	d->word_at = &e->word;
+	d->det = e->det;
+	d->is_default = false;
+	return likely(index_hit(e, key, len, hash, &d->word)) && likely(!index_damaged(&r->map)) &&
+	       likely(still_true(r, d, d->word)) /* G1, G4 */ && likely(!word_damaged(d->word));
+}
+
+/* Inside a section. 1 <= len <= SHM_KEY_MAX. The first guess is compiled in, and nearly always right. */
 INLINE int decide(struct berth_reader *r, const void *key, size_t len, uint64_t hash, struct decision *d)
 {
 	struct decision again;
 	int code;
 
-	if (likely(current(r)) && likely(attempt(r, key, len, hash, d, &code) == DECIDED))
-		return code;
+	if (likely(current(r)) && likely(len <= SHM_KEY_INLINE) && likely(attempt_guess(r, key, len, hash, d)))
+		return BERTH_OK;
 	code = bl_decide_again(r, key, len, hash, &again); /* by another struct, so that *d may live in registers */
 	*d = again;
 	return code;

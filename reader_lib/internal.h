@@ -59,7 +59,7 @@ struct mapping {
 /* ---- attachment.c ------------------------------------------------------------------------------------------ */
 
 struct attachment {
-	int dir_fd;
+	int dir_fd, tables_fd;
 	dev_t root_dev;
 	ino_t root_ino;
 	const struct shm_root *root;

@@ -67,7 +67,7 @@ static int map_table(struct attachment *at, uint64_t termgen, bool populate, str
 	int none = -1, spare = atomic_exchange_explicit(&at->spare, -1, memory_order_relaxed), rc;
 
 	*no_spare = spare < 0;
-	rc = seg_table_map(at->dir_fd, at->root, termgen, &spare, populate, map);
+	rc = seg_table_map(at->tables_fd, at->root, termgen, &spare, populate, map);
 	if (spare >= 0 && !atomic_compare_exchange_strong_explicit(&at->spare, &none, spare, memory_order_relaxed,
 								   memory_order_relaxed))
 		close(spare);

@@ -18,7 +18,8 @@
  * root has this termgen. */
 static const struct shm_table no_table;
 static const struct shm_entry no_entry;
-static const struct seg_map no_map = {.table = &no_table, .entries = &no_entry, .termgen = UINT64_MAX, .capacity = 1};
+static const _Atomic uint8_t no_tags[SHM_TAG_WINDOW];
+static const struct seg_map no_map = {.table = &no_table, .entries = &no_entry, .tags = no_tags, .termgen = UINT64_MAX, .capacity = 1};
 
 static void set_mapping(struct berth_reader *r, struct mapping *m)
 {

@@ -1,19 +1,24 @@
 /* SPDX-License-Identifier: MIT
  * berth_route and berth_route_bulk: where is it? One word decides, so nothing but numbers is handed out, and no section
  * of the caller is needed. The reader's own thread. Guarantees: decide.h; whatever changes here is measured. */
+#include <string.h>
+
 #include "decide.h"
 
 #define CHUNK 32 /* keys whose cache misses overlap */
 
+/* cluster u16, kind u8, phase u8, is_default u8, zeros: one store instead of seven. */
 INLINE void fill(struct berth_route *out, uint64_t w, bool is_default)
 {
+	uint64_t rest = (uint64_t)word_cluster(w) | (uint64_t)word_kind(w) << 16 | (uint64_t)word_phase(w) << 24 |
+			(uint64_t)is_default << 32;
+
 	out->epoch = word_epoch(w);
-	out->cluster = (uint16_t)word_cluster(w);
-	out->kind = (uint8_t)word_kind(w);
-	out->phase = (uint8_t)word_phase(w);
-	out->is_default = is_default;
-	out->reserved[0] = out->reserved[1] = out->reserved[2] = 0;
+	memcpy(&out->cluster, &rest, sizeof rest);
 }
+static_assert(offsetof(struct berth_route, cluster) == 8 && offsetof(struct berth_route, kind) == 10 &&
+		      offsetof(struct berth_route, phase) == 11 && offsetof(struct berth_route, is_default) == 12,
+	      "as fill() stores them");
 
 static HOT NOINLINE int route_unusual(struct berth_reader *r, const void *key, size_t len, struct berth_route *out)
 {
@@ -41,13 +46,11 @@ HOT int berth_route(struct berth_reader *r, const void *key, size_t len, struct 
 	if (usual_handle(r) && usual_len(len)) {
 		struct decision d;
 		bool own = section_open(r);
-		int rc;
 
-		if (current(r) && likely(attempt(r, key, len, hash_key(r->secret, key, len), &d, &rc) == DECIDED)) {
+		if (current(r) && likely(attempt_guess(r, key, len, hash_key(r->secret, key, len), &d))) {
 			section_close(r, own);
-			if (likely(rc == BERTH_OK))
-				fill(out, d.word, d.is_default);
-			return rc;
+			fill(out, d.word, false);
+			return BERTH_OK;
 		}
 		section_close(r, own);
 	}
@@ -56,51 +59,73 @@ HOT int berth_route(struct berth_reader *r, const void *key, size_t len, struct 
 
 struct chunk {
 	uint64_t hash[CHUNK], word[CHUNK];
-	int status[CHUNK];
+	const struct shm_entry *entry[CHUNK];
 	bool is_default[CHUNK];
 };
 
+INLINE bool key_fits(const struct berth_key *k)
+{
+	return k->key && k->len - 1 < SHM_KEY_MAX;
+}
+
+/* What index_hit does not know: no entry, one that is not where it was guessed, a long key, damage. */
+static NOINLINE int probe_again(const struct berth_reader *r, const struct berth_key *k, uint64_t before, size_t i,
+				struct chunk *c)
+{
+	const struct shm_entry *e;
+	int found;
+
+	if (!key_fits(k))
+		return BERTH_E_INVAL;
+	found = index_find(&r->map, k->key, k->len, c->hash[i], false, &e, &c->word[i]);
+	c->is_default[i] = found == 0;
+	if (found == 0)
+		c->word[i] = before;
+	if (found < 0)
+		return BERTH_E_CORRUPT;
+	if (!word_live(c->word[i]))
+		return BERTH_E_UNKNOWN;
+	return word_damaged(c->word[i]) ? BERTH_E_CORRUPT : BERTH_OK;
+}
+
 /* Every key of the chunk by one mapping. False: something changed meanwhile, nothing of it counts. */
-static HOT bool probe_chunk(struct berth_reader *r, const struct berth_key *keys, size_t n, struct chunk *c)
+static HOT bool probe_chunk(struct berth_reader *r, const struct berth_key *keys, size_t n, struct chunk *c,
+			    int *status)
 {
 	const struct shm_default *dflt = &r->map.table->dflt;
 	uint64_t before = atomic_load_explicit(&dflt->word, memory_order_acquire); /* decide.h, G3 */
 
-	for (size_t i = 0; i < n; i++) {
-		const struct shm_entry *e;
-		int found;
+	bool damaged = index_damaged(&r->map);
 
-		if (c->status[i] == BERTH_E_INVAL)
-			continue;
-		found = index_find(&r->map, keys[i].key, keys[i].len, c->hash[i], false, &e, &c->word[i]);
-		c->is_default[i] = found == 0;
-		if (found == 0)
-			c->word[i] = before;
-		if (unlikely(found < 0))
-			c->status[i] = BERTH_E_CORRUPT;
-		else if (unlikely(!word_live(c->word[i])))
-			c->status[i] = BERTH_E_UNKNOWN;
-		else
-			c->status[i] = unlikely(word_damaged(c->word[i])) ? BERTH_E_CORRUPT : BERTH_OK;
+	for (size_t i = 0; i < n; i++) {
+		c->entry[i] = index_guess(&r->map, c->hash[i]);
+		__builtin_prefetch(c->entry[i], 0, 3);
+	}
+	for (size_t i = 0; i < n; i++) {
+		const struct berth_key *k = &keys[i];
+
+		c->is_default[i] = false;
+		status[i] = BERTH_OK;
+		if (unlikely(damaged || !(usual_len(k->len) && k->key &&
+					  index_hit(c->entry[i], k->key, k->len, c->hash[i], &c->word[i]) &&
+					  !word_damaged(c->word[i]))))
+			status[i] = probe_again(r, k, before, i, c);
 	}
 	atomic_thread_fence(memory_order_acquire); /* all of the above before what follows: decide.h, G1, G3 */
 	return atomic_load_explicit(&dflt->word, memory_order_acquire) == before &&
 	       atomic_load_explicit(&r->root->termgen, memory_order_relaxed) == r->map.termgen;
 }
 
-static int decide_chunk(struct berth_reader *r, const struct berth_key *keys, size_t n, struct chunk *c)
+static HOT int decide_chunk(struct berth_reader *r, const struct berth_key *keys, size_t n, struct chunk *c,
+			    int *status)
 {
 	for (size_t i = 0; i < n; i++) {
-		c->status[i] = BERTH_E_INVAL;
-		if (!keys[i].key || keys[i].len - 1 >= SHM_KEY_MAX)
-			continue;
-		c->status[i] = BERTH_OK;
-		c->hash[i] = hash_key(r->secret, keys[i].key, keys[i].len);
-		index_prefetch(&r->map, c->hash[i]);
+		c->hash[i] = likely(key_fits(&keys[i])) ? hash_key(r->secret, keys[i].key, keys[i].len) : 0;
+		index_prefetch_tags(&r->map, c->hash[i]);
 	}
 	for (unsigned i = 0; i < ATTEMPTS; i++) {
 		if (likely(current(r))) {
-			if (likely(probe_chunk(r, keys, n, c)))
+			if (likely(probe_chunk(r, keys, n, c, status)))
 				return BERTH_OK;
 		} else {
 			int rc = bl_reader_renew(r); /* decide.h, G2 */
@@ -113,15 +138,16 @@ static int decide_chunk(struct berth_reader *r, const struct berth_key *keys, si
 }
 
 /* Without a registration: decide.h, G4, key by key. */
-static int COLD decide_singly(struct berth_reader *r, const struct berth_key *keys, size_t n, struct chunk *c)
+static int COLD decide_singly(struct berth_reader *r, const struct berth_key *keys, size_t n, struct chunk *c,
+			      int *status)
 {
 	for (size_t i = 0; i < n; i++) {
 		struct decision d = {0};
 
-		c->status[i] = BERTH_E_INVAL;
-		if (!keys[i].key || keys[i].len - 1 >= SHM_KEY_MAX)
+		status[i] = BERTH_E_INVAL;
+		if (!key_fits(&keys[i]))
 			continue;
-		c->status[i] = decide(r, keys[i].key, keys[i].len, hash_key(r->secret, keys[i].key, keys[i].len), &d);
+		status[i] = decide(r, keys[i].key, keys[i].len, hash_key(r->secret, keys[i].key, keys[i].len), &d);
 		c->word[i] = d.word;
 		c->is_default[i] = d.is_default;
 	}
@@ -144,10 +170,11 @@ int berth_route_bulk(struct berth_reader *r, const struct berth_key *keys, size_
 		size_t m = n - at < CHUNK ? n - at : CHUNK;
 
 		if (likely(rc == BERTH_OK))
-			rc = unlikely(r->copying) ? decide_singly(r, keys + at, m, &c)
-						  : decide_chunk(r, keys + at, m, &c);
+			rc = unlikely(r->copying) ? decide_singly(r, keys + at, m, &c, status + at)
+						  : decide_chunk(r, keys + at, m, &c, status + at);
 		for (size_t i = 0; i < m; i++) {
-			status[at + i] = likely(rc == BERTH_OK) ? c.status[i] : rc;
+			if (unlikely(rc != BERTH_OK))
+				status[at + i] = rc;
 			if (likely(status[at + i] == BERTH_OK))
 				fill(&out[at + i], c.word[i], c.is_default[i]);
 		}

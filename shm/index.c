@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The rare half of index.h: keys that do not fit into their entry. */
+ * The rare half of index.h: a search to its end, and keys that do not fit into their entry. */
 #include "index.h"
 
 static uint32_t long_key_record(const struct shm_entry *e)
@@ -17,6 +17,43 @@ int index_long_key_equal(const struct seg_map *m, const struct shm_entry *e, con
 	if (!r)
 		return BERTH_E_CORRUPT;
 	return r->len == len && memcmp(r->data, key, len) == 0;
+}
+
+int index_find(const struct seg_map *m, const void *key, size_t len, uint64_t hash, bool dead,
+	       const struct shm_entry **entry, uint64_t *word)
+{
+	uint32_t slot = index_home(hash, m->capacity);
+	uint32_t longest = atomic_load_explicit(&m->table->longest_probe, memory_order_acquire); /* G2 */
+
+	if (longest > SHM_PROBE_MAX) /* G3 */
+		return BERTH_E_CORRUPT;
+	for (uint32_t last = slot + longest; slot <= last; slot += SHM_TAG_WINDOW) {
+		uint64_t tags = index_tags(m, slot);
+
+		for (uint64_t hits = index_match(tags, shm_tag(hash)); hits != 0; hits &= hits - 1) {
+			const struct shm_entry *e = m->entries + slot + (unsigned)__builtin_ctzll(hits) / 8;
+			/* Acquire: pairs with the writer's release. */
+			uint64_t w = atomic_load_explicit(&e->word, memory_order_acquire);
+			int equal;
+
+			if (!word_live(w) && (!dead || w == WORD_EMPTY))
+				continue; /* its key may be changing under us */
+			if (len <= SHM_KEY_INLINE)
+				equal = index_holds(e, key, len, hash);
+			else if (atomic_load_explicit(&e->hash, memory_order_relaxed) == hash && e->n == SHM_KEY_LONG)
+				equal = index_long_key_equal(m, e, key, len);
+			else
+				equal = 0;
+			if (equal == 0)
+				continue;
+			*entry = e;
+			*word = w;
+			return equal;
+		}
+		if (index_match(tags, 0) != 0)
+			return 0; /* an entry that was never used: a probe ends there */
+	}
+	return 0;
 }
 
 const unsigned char *index_key(const struct seg_map *m, const struct shm_entry *e, size_t *len)

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT
- * Finding a key in a mapped generation: linear probing over one-line entries. The hot path of everything; header-only so
- * that it is compiled into its callers. Callers: libberth inside a read section, the writer, the tool. Writes nothing.
+ * Finding a key in a mapped generation: linear probing over tags, then one entry of one line, so that neither a cache
+ * miss nor a mispredicted branch is spent on the entries of others. The hot path of everything is
+ * inline here, the rest in index.c. Callers: libberth inside a read section, the writer, the tool. Writes nothing.
  *
  * G1 An entry that index_find returns held exactly this key when *word was loaded, and holds it as long as the caller's
  *    section lasts (entries never move; a tombstone is reused by another key only after a grace period).
  * G2 A miss is true of an instant within the call: a key that was there for the whole call is found. It lies at most
  *    longest_probe entries behind its home, longest_probe is stored before the entry (release, paired with the acquire
- *    load here), and no slot on the way ever becomes empty again.
- * G3 At most SHM_PROBE_MAX + 1 entries are looked at, all inside the mapping, whatever the memory holds.
+ *    load here), its tag is stored before its word, and no slot on the way, and so no tag, ever becomes empty again.
+ * G3 At most SHM_PROBE_MAX + SHM_TAG_WINDOW entries are looked at, all inside the mapping, whatever the memory holds.
  *
  * Memory order: word is loaded with acquire; it pairs with the release store of the word by the writer, which comes
  * after hash, key and det[0]. Without it a reader could compare against a key that is not complete yet. */
@@ -41,49 +42,66 @@ static inline bool index_key_equal(const unsigned char *a, const unsigned char *
 	return len <= 32 || load_u64(a + 16) == load_u64(b + 16);
 }
 
-/* Out of line: keys longer than SHM_KEY_INLINE. 1 equal, 0 not, BERTH_E_CORRUPT. */
+/* Keys longer than SHM_KEY_INLINE: 1 equal, 0 not, BERTH_E_CORRUPT. */
 int index_long_key_equal(const struct seg_map *, const struct shm_entry *, const unsigned char *key, size_t len);
 
-/* 1: *entry and *word; 0: no such key; BERTH_E_CORRUPT. Tombstones are skipped unless `dead`: then a tombstone that
- * keeps this key is found too (the writer's). 1 <= len <= SHM_KEY_MAX. */
-static inline int index_find(const struct seg_map *m, const void *key, size_t len, uint64_t hash, bool dead,
-			     const struct shm_entry **entry, uint64_t *word)
+/* Keys of up to SHM_KEY_INLINE bytes, where word said that there is one. */
+static inline bool index_holds(const struct shm_entry *e, const void *key, size_t len, uint64_t hash)
 {
-	const struct shm_entry *e = m->entries + index_home(hash, m->capacity);
-	uint32_t longest = atomic_load_explicit(&m->table->longest_probe, memory_order_acquire); /* G2 */
-	unsigned n = len <= SHM_KEY_INLINE ? (unsigned)len : SHM_KEY_LONG;
-
-	if (__builtin_expect(longest > SHM_PROBE_MAX, 0)) /* G3 */
-		return BERTH_E_CORRUPT;
-	for (const struct shm_entry *last = e + longest; e <= last; e++) {
-		uint64_t w = atomic_load_explicit(&e->word, memory_order_acquire); /* pairs with the writer's release */
-
-		if (!word_live(w)) {
-			if (w == WORD_EMPTY)
-				return 0;
-			if (!dead)
-				continue; /* its key may be changing under us */
-		}
-		if (atomic_load_explicit(&e->hash, memory_order_relaxed) != hash || e->n != n)
-			continue;
-		if (__builtin_expect(n == SHM_KEY_LONG, 0)) {
-			int equal = index_long_key_equal(m, e, key, len);
-
-			if (equal < 0)
-				return equal;
-			if (!equal)
-				continue;
-		} else if (!index_key_equal(key, e->key, len)) {
-			continue;
-		}
-		*entry = e;
-		*word = w;
-		return 1;
-	}
-	return 0;
+	return ((atomic_load_explicit(&e->hash, memory_order_relaxed) ^ hash) | (e->n ^ len)) == 0 &&
+	       index_key_equal(key, e->key, len);
 }
 
-static inline void index_prefetch(const struct seg_map *m, uint64_t hash)
+/* The tags from `slot` on. A plain load: each of its bytes is old or new, and either will do (G2). */
+static inline uint64_t index_tags(const struct seg_map *m, uint32_t slot)
+{
+	return load_u64((const char *)m->tags + slot);
+}
+
+/* 0x80 in the bytes that equal tag; one behind such a byte may have it wrongly, none is missing. */
+static inline uint64_t index_match(uint64_t tags, uint8_t tag)
+{
+	uint64_t t = tags ^ tag * 0x0101010101010101u;
+
+	return (t - 0x0101010101010101u) & ~t & 0x8080808080808080u;
+}
+
+/* The whole search, out of line. 1: *entry and *word; 0: no such key; BERTH_E_CORRUPT. Tombstones are skipped unless
+ * `dead`: then a tombstone that keeps this key is found too (the writer's). 1 <= len <= SHM_KEY_MAX. */
+int index_find(const struct seg_map *, const void *key, size_t len, uint64_t hash, bool dead,
+	       const struct shm_entry **entry, uint64_t *word);
+
+/* The hot path is the search's first guess, nearly always right, in two steps, so that many keys can be guessed at a
+ * time; index_find then finds what index_hit does not know. */
+
+/* The entry that it probably is in. Any, when there is none. */
+static inline const struct shm_entry *index_guess(const struct seg_map *m, uint64_t hash)
+{
+	uint32_t slot = index_home(hash, m->capacity);
+	uint64_t hits = index_match(index_tags(m, slot), shm_tag(hash));
+
+	return m->entries + slot + (unsigned)__builtin_ctzll(hits | 1ull << 63) / 8;
+}
+
+/* Is it there? Then *word; for keys of up to SHM_KEY_INLINE bytes. */
+static inline bool index_hit(const struct shm_entry *e, const void *key, size_t len, uint64_t hash, uint64_t *word)
+{
+	*word = atomic_load_explicit(&e->word, memory_order_acquire); /* pairs with the writer's release */
+	return word_live(*word) && index_holds(e, key, len, hash);
+}
+
+/* No probe can be as long as the header says: it is damaged. */
+static inline bool index_damaged(const struct seg_map *m)
+{
+	return atomic_load_explicit(&m->table->longest_probe, memory_order_relaxed) > SHM_PROBE_MAX;
+}
+
+/* Ahead of index_guess: what it loads, and (one key alone) the home, where two of three keys are. */
+static inline void index_prefetch_tags(const struct seg_map *m, uint64_t hash)
+{
+	__builtin_prefetch((const char *)m->tags + index_home(hash, m->capacity), 0, 3);
+}
+static inline void index_prefetch_home(const struct seg_map *m, uint64_t hash)
 {
 	__builtin_prefetch(m->entries + index_home(hash, m->capacity), 0, 3);
 }

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT
  * Every byte that processes share: the files root, table.<generation>, ledger and readers/<slot>.
- * Included by all; holds structs, constants and static asserts, no code. Little-endian machines only.
+ * Included by all; holds structs, constants, static asserts. Little-endian machines only.
  *
  *   root       one page, the same inode for the life of the instance
- *   table.<g>  | header 4096 | clusters: u32 each | entries: 64 each | documents: u64 each | records, up to the end |
+ *   table.<g>  | header 4096 | clusters: u32 each | entries: 64 each | documents: u64 each | tags: 1 each |
+ *              | records, up to the end |
  *   ledger     | header 4096 | rows: 64 each | cutovers: 16 each |
  *   readers/N  | header 4096 | lines: 128 each |
  *
@@ -40,6 +41,7 @@
 #define SHM_RECORD_MAX 4096u      /* longest record, bytes */
 #define SHM_RECORD_ALIGN 16u      /* records start at multiples; det[] and clusters[] count in it */
 #define SHM_PROBE_MAX 1024u       /* entries behind the last home: a probe never wraps */
+#define SHM_TAG_WINDOW 8u         /* tags are read so many at a time: as many more follow the last entry's */
 #define SHM_EPOCH_MAX ((1ull << 43) - 1)
 #define SHM_READERS_MAX 4096u     /* lines of one registration */
 #define SHM_LEDGER_ROWS 4096u     /* registrations of one instance */
@@ -108,6 +110,14 @@ struct shm_entry {
 static_assert(sizeof(struct shm_entry) == 64, "an entry is one cache line");
 static_assert(offsetof(struct shm_entry, key) == 25, "key follows its length");
 
+/* An entry's tag: 8 bits of its hash, 0 (alone) when it was never used. Eight tags in one load tell which of eight entries
+ * to look at, or that none of them is the one: a look-up touches one line of tags, and one entry. Stored before the word,
+ * and only ever a hint: a hit is judged by its entry alone. */
+static inline uint8_t shm_tag(uint64_t hash)
+{
+	return (uint8_t)hash ? (uint8_t)hash : 1;
+}
+
 #define SHM_KEY_LONG 0xffu
 #define SHM_KEY_PREFIX 32u
 struct shm_long_key { /* in shm_entry.key of a key longer than SHM_KEY_INLINE */
@@ -138,7 +148,8 @@ struct shm_table {
 	uint64_t entries_off;
 	uint64_t documents_off;
 	uint64_t records_off; /* records end at size */
-	uint8_t pad1[40];
+	uint64_t tags_off;
+	uint8_t pad1[32];
 	/* line at 128: read on a miss; written on a change of the default */
 	struct shm_default dflt;
 	_Atomic uint32_t longest_probe; /* stored before an entry that needs it */
@@ -264,7 +275,7 @@ static_assert(sizeof(struct shm_line) == 128, "a line owns its pair of cache lin
 #define SHM_FINGERPRINT \
 	SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(0x811c9dc5u, \
 		SHM_ABI), sizeof(struct shm_root)), offsetof(struct shm_root, superseded)), \
-		offsetof(struct shm_table, next_cluster)), sizeof(struct shm_entry)), sizeof(struct shm_detail)), \
+		offsetof(struct shm_table, tags_off)), sizeof(struct shm_entry)), sizeof(struct shm_detail)), \
 		sizeof(struct shm_ledger_row)), sizeof(struct shm_line)), \
 		offsetof(struct shm_registration, unbracketed)), sizeof(struct shm_ledger_cutover))
 

@@ -23,9 +23,12 @@ int seg_dir_path(const char *dir_or_instance, char *path, size_t size)
 	int n;
 
 	if (strchr(name, '/')) {
+		while (len > 1 && name[len - 1] == '/') /* behind a slash O_NOFOLLOW would follow a symbolic link */
+			len--;
 		if (len >= size)
 			return BERTH_E_INVAL;
-		memcpy(path, name, len + 1);
+		memcpy(path, name, len);
+		path[len] = '\0';
 		return BERTH_OK;
 	}
 	if (len < 1 || len > 63 || strcmp(name, ".") == 0 || strcmp(name, "..") == 0 ||
@@ -173,7 +176,10 @@ int seg_table_check(const void *base, size_t size, const uint8_t uuid[16], struc
 	if ((uuid && memcmp(h.uuid, uuid, 16) != 0) || h.capacity == 0 || h.capacity > UINT32_MAX - SHM_PROBE_MAX ||
 	    h.size > size || h.size < SHM_PAGE || h.n_cluster_slots > SHM_CLUSTERS_MAX + 1 || h.clusters_off < SHM_PAGE ||
 	    !range_ok(h.clusters_off, (uint64_t)h.n_cluster_slots * 4, h.size, 64) ||
-	    !range_ok(h.entries_off, n_entries * sizeof(struct shm_entry), h.size, 64) || h.entries_off < SHM_PAGE ||
+	    /* a damaged tag may lead a window behind the last entry, never out of the file */
+	    !range_ok(h.entries_off, (n_entries + SHM_TAG_WINDOW) * sizeof(struct shm_entry), h.size, 64) ||
+	    h.entries_off < SHM_PAGE ||
+	    !range_ok(h.tags_off, n_entries + SHM_TAG_WINDOW, h.size, 64) || h.tags_off < SHM_PAGE ||
 	    !range_ok(h.documents_off, n_entries * 8, h.size, 64) || h.documents_off < SHM_PAGE ||
 	    !range_ok(h.records_off, 0, h.size, SHM_RECORD_ALIGN) || h.records_off < SHM_PAGE)
 		return BERTH_E_CORRUPT;
@@ -188,41 +194,50 @@ int seg_table_check(const void *base, size_t size, const uint8_t uuid[16], struc
 		.records_off = h.records_off,
 		.clusters = (const _Atomic uint32_t *)((const char *)base + h.clusters_off),
 		.documents = (const _Atomic uint64_t *)((const char *)base + h.documents_off),
+		.tags = (const _Atomic uint8_t *)((const char *)base + h.tags_off),
 	};
 	return BERTH_OK;
 }
 
-/* Table files lie in the directory, or where its link `tables` points (--table-dir). */
-static int open_table(int dir_fd, uint32_t generation)
+int seg_tables_open(int dir_fd, int *tables_fd)
 {
-	char name[32];
-	int fd;
+	struct stat st;
+	int d = openat(dir_fd, SEG_TABLES, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-	snprintf(name, sizeof name, "table.%u", generation);
-	fd = openat(dir_fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0 && errno == ENOENT) {
-		snprintf(name, sizeof name, "tables/table.%u", generation);
-		fd = openat(dir_fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	if (d < 0)
+		return open_error();
+	if (fstat(d, &st) != 0 || !uid_trusted(st.st_uid) || (st.st_mode & (S_IWGRP | S_IWOTH)) != 0) {
+		close(d);
+		return BERTH_E_UNSAFE;
 	}
-	return fd;
+	*tables_fd = d;
+	return BERTH_OK;
 }
 
-int seg_table_map(int dir_fd, const struct shm_root *root, uint64_t termgen, int *spare, bool populate,
+static int open_table(int tables_fd, uint32_t generation)
+{
+	char name[32];
+
+	snprintf(name, sizeof name, "table.%u", generation);
+	return openat(tables_fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+}
+
+int seg_table_map(int tables_fd, const struct shm_root *root, uint64_t termgen, int *spare, bool populate,
 		  struct seg_map *map)
 {
 	struct seg_map m;
 	void *base;
 	uid_t owner;
 	off_t size;
-	int rc = dir_owner(dir_fd, &owner), fd;
+	int rc = dir_owner(tables_fd, &owner), fd;
 
 	if (rc != BERTH_OK)
 		return rc;
-	fd = open_table(dir_fd, SHM_GENERATION(termgen));
+	fd = open_table(tables_fd, SHM_GENERATION(termgen));
 	if (fd < 0 && (errno == EMFILE || errno == ENFILE) && spare && *spare >= 0) {
 		close(*spare);
 		*spare = -1;
-		fd = open_table(dir_fd, SHM_GENERATION(termgen));
+		fd = open_table(tables_fd, SHM_GENERATION(termgen));
 	}
 	if (fd < 0) {
 		rc = open_error();
@@ -251,7 +266,7 @@ int seg_table_map(int dir_fd, const struct shm_root *root, uint64_t termgen, int
 	}
 out:
 	if (spare && *spare < 0)
-		*spare = fcntl(dir_fd, F_DUPFD_CLOEXEC, 0);
+		*spare = fcntl(tables_fd, F_DUPFD_CLOEXEC, 0);
 	return rc;
 }
 

@@ -18,6 +18,7 @@
 #define SEG_SOCKET "berth.sock"       /* attach and look */
 #define SEG_ADMIN_SOCKET "admin.sock" /* change */
 #define SEG_READERS "readers"
+#define SEG_TABLES "tables" /* a directory, or a symbolic link to one (--table-dir) */
 
 struct seg_map { /* one mapped generation */
 	const struct shm_table *table; /* = start of the mapping; NULL: none */
@@ -31,6 +32,7 @@ struct seg_map { /* one mapped generation */
 	uint64_t records_off;
 	const _Atomic uint32_t *clusters; /* record offset / SHM_RECORD_ALIGN by number; 0: none */
 	const _Atomic uint64_t *documents;
+	const _Atomic uint8_t *tags; /* n_entries + SHM_TAG_WINDOW */
 };
 
 /* "name" -> SEG_DIR_BASE/name, anything with a slash stays, NULL -> the default instance. BERTH_E_INVAL when it does not
@@ -47,10 +49,15 @@ int seg_file_trusted(int fd, uid_t dir_owner, off_t *size);
 int seg_root_map(int dir_fd, const struct shm_root **);
 void seg_root_unmap(const struct shm_root **);
 
+/* Opens the directory of the tables, to be kept for seg_table_map. It and its files may be read by all: the instance's own
+ * directory keeps others out, and a process that is in keeps its way to later generations after it has dropped its groups,
+ * or changed its root. BERTH_E_NO_INSTANCE, BERTH_E_UNSAFE, BERTH_E_PERMISSION, BERTH_E_SYSTEM. */
+int seg_tables_open(int dir_fd, int *tables_fd);
+
 /* Opens and maps table.<generation> read-only and checks it against root. *spare: a descriptor kept for EMFILE (-1:
  * none); it is closed to make room when the process has none left, and opened again afterwards. populate: fault all
  * pages in now. BERTH_E_NO_INSTANCE: no such file (load root again). *map is written on success alone. */
-int seg_table_map(int dir_fd, const struct shm_root *, uint64_t termgen, int *spare, bool populate, struct seg_map *map);
+int seg_table_map(int tables_fd, const struct shm_root *, uint64_t termgen, int *spare, bool populate, struct seg_map *map);
 void seg_table_unmap(struct seg_map *);
 /* The checks alone, over any bytes: for the writer's own mappings and for fuzzing. */
 int seg_table_check(const void *base, size_t size, const uint8_t uuid[16], struct seg_map *map);

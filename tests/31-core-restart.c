@@ -276,7 +276,7 @@ static void a_lost_generation_is_not_taken_for_an_empty_one(void **state)
 
 	done(p, OP_SET, "p", on("c1"));
 	table_stats(core_table(p->core), &stats);
-	snprintf(table, sizeof(table), "table.%u", stats.generation);
+	snprintf(table, sizeof(table), "tables/table.%u", stats.generation);
 	down(p);
 	unlink_like(p, table);
 	if (p->ops->durable) {

@@ -415,7 +415,7 @@ static void damage_is_answered_and_nothing_else_happens(void **state)
 	int fd;
 
 	place_set(p, "acme", 1, "a");
-	snprintf(path, sizeof path, "%s/table.%u", p->dir, generation);
+	snprintf(path, sizeof path, "%s/tables/table.%u", p->dir, generation);
 	fd = open(path, O_RDWR | O_CLOEXEC);
 	assert_true(fd >= 0);
 	t = mmap(NULL, SHM_PAGE, PROT_READ, MAP_SHARED, fd, 0);

@@ -45,7 +45,7 @@ const char *daemon_program(const char *name)
 	static char path[PATH_MAX + 64];
 	const char *build = getenv("BERTH_BUILD");
 	char self[PATH_MAX] = "";
-	char *slash;
+	char *slash = NULL;
 
 	if (build) {
 		snprintf(path, sizeof(path), "%s/%s", build, name);
@@ -66,6 +66,33 @@ static int remove_one(const char *path, const struct stat *st, int type, struct 
 	return remove(path);
 }
 
+/* Directories of tests that failed before they could clean up: removed when the program that made them ends. */
+static char left_over[64][sizeof(((struct daemon *)0)->home)];
+static pid_t maker;
+
+static void remove_left_over(void)
+{
+	for (size_t i = 0; i < sizeof(left_over) / sizeof(left_over[0]) && getpid() == maker; i++) {
+		if (left_over[i][0])
+			nftw(left_over[i], remove_one, 16, FTW_DEPTH | FTW_PHYS);
+	}
+}
+
+/* From this one into that one: "" is a free place. */
+static void left_over_put(const char *from, const char *to)
+{
+	if (!maker) {
+		maker = getpid();
+		atexit(remove_left_over);
+	}
+	for (size_t i = 0; i < sizeof(left_over) / sizeof(left_over[0]); i++) {
+		if (strcmp(left_over[i], from) == 0) {
+			strcpy(left_over[i], to);
+			return;
+		}
+	}
+}
+
 void daemon_make(struct daemon *d, const char *store)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -75,6 +102,7 @@ void daemon_make(struct daemon *d, const char *store)
 	strcpy(d->home, "/dev/shm/berth-daemon-XXXXXX");
 	if (!mkdtemp(d->home))
 		fail_msg("%s: %s", d->home, strerror(errno));
+	left_over_put("", d->home);
 	chmod(d->home, 0755);
 	snprintf(d->dir, sizeof(d->dir), "%s/i", d->home);
 	snprintf(d->log, sizeof(d->log), "%s/log", d->home);
@@ -94,6 +122,7 @@ void daemon_remove(struct daemon *d)
 		daemon_kill(d);
 	close(d->notify_fd);
 	nftw(d->home, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+	left_over_put(d->home, "");
 }
 
 int daemon_setup(void **state)
@@ -172,36 +201,31 @@ static _Noreturn void run(const struct daemon *d, char **args)
 	_exit(127);
 }
 
-static pid_t spawn(struct daemon *d, va_list options)
+static pid_t spawn(struct daemon *d, const char *const *options)
 {
 	static char program[PATH_MAX + 64];
-	char *args[ARGS_MAX] = {program, (char *)(uintptr_t)"--dir", d->dir, (char *)(uintptr_t)"--store", d->store};
-	int n = 5;
+	const char *args[ARGS_MAX] = {program, "--dir", d->dir, "--store", d->store};
 	pid_t pid;
 
 	snprintf(program, sizeof(program), "%s", daemon_program("berthd"));
-	while (n < ARGS_MAX - 1 && (args[n] = va_arg(options, char *)))
-		n++;
-	args[n] = NULL;
+	for (int n = 5; n < ARGS_MAX - 1 && *options; n++)
+		args[n] = *options++;
 	pid = fork();
 	if (pid < 0)
 		fail_msg("fork: %s", strerror(errno));
 	if (pid == 0)
-		run(d, args);
+		run(d, (char **)(uintptr_t)args);
 	return pid;
 }
 
-void daemon_spawn(struct daemon *d, ...)
+void daemon_spawn_with(struct daemon *d, const char *const *options)
 {
 	char left[512];
-	va_list options;
 
 	assert_int_equal(d->pid, 0);
 	while (recv(d->notify_fd, left, sizeof(left), 0) > 0) /* of the one before */
 		;
-	va_start(options, d);
 	d->pid = spawn(d, options);
-	va_end(options);
 	d->pidfd = (int)syscall(SYS_pidfd_open, d->pid, 0);
 }
 
@@ -227,18 +251,9 @@ void daemon_wait_ready(struct daemon *d)
 	fail_msg("berthd was not ready within %d ms:\n%s", DAEMON_MS, daemon_log(d));
 }
 
-void daemon_start(struct daemon *d, ...)
+void daemon_start_with(struct daemon *d, const char *const *options)
 {
-	char *args[ARGS_MAX] = {NULL};
-	va_list options;
-	int n = 0;
-
-	va_start(options, d);
-	while (n < 12 && (args[n] = va_arg(options, char *)))
-		n++;
-	va_end(options);
-	daemon_spawn(d, args[0], args[1], args[2], args[3], args[4], args[5], args[6], args[7], args[8], args[9], args[10],
-		     args[11], NULL);
+	daemon_spawn_with(d, options);
 	daemon_wait_ready(d);
 }
 
@@ -256,17 +271,11 @@ static int reap(pid_t pid, int pidfd, const struct daemon *d)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-int daemon_start_refused(struct daemon *d, ...)
+int daemon_start_refused_with(struct daemon *d, const char *const *options)
 {
-	va_list options;
-	int pidfd, status;
-	pid_t pid;
+	pid_t pid = spawn(d, options);
+	int pidfd = (int)syscall(SYS_pidfd_open, pid, 0), status = reap(pid, pidfd, d);
 
-	va_start(options, d);
-	pid = spawn(d, options);
-	va_end(options);
-	pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-	status = reap(pid, pidfd, d);
 	close(pidfd);
 	return status;
 }

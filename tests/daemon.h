@@ -18,11 +18,11 @@
 #define DAEMON_MS 20000 /* deadline of everything that names none */
 
 struct daemon {
-	char home[64];   /* temporary: holds all of the below, and whatever the test puts there */
-	char dir[80];    /* of the instance: home/i */
-	char store[96];  /* URL */
-	char log[80];    /* file: stderr of all its starts */
-	pid_t pid;       /* 0: not running */
+	char home[64];  /* temporary: holds all of the below, and whatever the test puts there */
+	char dir[80];   /* of the instance: home/i */
+	char store[96]; /* URL */
+	char log[80];   /* file: stderr of all its starts */
+	pid_t pid;      /* 0: not running */
 	int pidfd, notify_fd;
 };
 
@@ -36,16 +36,22 @@ void daemon_remove(struct daemon *);
 int daemon_setup(void **state);
 int daemon_teardown(void **state);
 #define DAEMON_TEST(test, store_name) \
-	{#test " (" store_name ")", test, daemon_setup, daemon_teardown, (void *)(uintptr_t)(store_name)}
+	(struct CMUnitTest) \
+	{ \
+		.name = #test " (" store_name ")", .test_func = test, .setup_func = daemon_setup, \
+		.teardown_func = daemon_teardown, .initial_state = (void *)(uintptr_t)(store_name) \
+	}
 
-/* Starts it with --dir, --store and the options given (NULL-terminated); returns when it has told systemd that it is
- * ready. */
-void daemon_start(struct daemon *, ...) __attribute__((sentinel));
+/* Starts it with --dir, --store and the options given, NULL last; returns when it has told systemd that it is ready. */
+#define daemon_start(d, ...) daemon_start_with(d, (const char *const[]){__VA_ARGS__})
+void daemon_start_with(struct daemon *, const char *const *options);
 /* The same without waiting. */
-void daemon_spawn(struct daemon *, ...) __attribute__((sentinel));
+#define daemon_spawn(d, ...) daemon_spawn_with(d, (const char *const[]){__VA_ARGS__})
+void daemon_spawn_with(struct daemon *, const char *const *options);
 void daemon_wait_ready(struct daemon *);
 /* A start that must not succeed: its exit status. A daemon that runs already goes on. */
-int daemon_start_refused(struct daemon *, ...) __attribute__((sentinel));
+#define daemon_start_refused(d, ...) daemon_start_refused_with(d, (const char *const[]){__VA_ARGS__})
+int daemon_start_refused_with(struct daemon *, const char *const *options);
 void daemon_signal(struct daemon *, int signal);
 /* Waits for its end: exit status, or 128 + signal. */
 int daemon_wait(struct daemon *);
@@ -101,7 +107,7 @@ void answer_expect_refused(json_t *answer, const char *code);
 uint64_t test_now_ms(void);
 /* Runs the test body again and again until it holds: while (within(&deadline)). Sleeps a little in between. */
 bool within(uint64_t *deadline_ms);
-json_int_t int_of(const json_t *object, const char *name);     /* fails the test when it is no integer */
+json_int_t int_of(const json_t *object, const char *name); /* fails the test when it is no integer */
 const char *text_of(const json_t *object, const char *name);
 bool is_true(const json_t *object, const char *name);
 

@@ -27,7 +27,8 @@
 #define CLUSTERS_OFF SHM_PAGE
 #define ENTRIES_OFF (CLUSTERS_OFF + N_CLUSTERS * 4)
 #define DOCUMENTS_OFF (ENTRIES_OFF + N_ENTRIES * 64)
-#define RECORDS_OFF ((DOCUMENTS_OFF + N_ENTRIES * 8 + SHM_PAGE - 1) / SHM_PAGE * SHM_PAGE)
+#define TAGS_OFF ((DOCUMENTS_OFF + N_ENTRIES * 8 + 63) / 64 * 64)
+#define RECORDS_OFF ((TAGS_OFF + N_ENTRIES + SHM_TAG_WINDOW + SHM_PAGE - 1) / SHM_PAGE * SHM_PAGE)
 #define IMAGE_SIZE (RECORDS_OFF + 2 * SHM_PAGE)
 
 int LLVMFuzzerTestOneInput(const unsigned char *data, size_t size);
@@ -75,7 +76,8 @@ static uint32_t put_detail(unsigned kind, unsigned cluster, const char *index, u
 
 	HOLDS(detail_start(&d, kind, cluster, index, strlen(index)) == BERTH_OK);
 	for (unsigned i = 0; i < n_inject; i++)
-		HOLDS(detail_add_inject(&d, "_tenant", 7, i % 2 ? INJECT_CONSTANT : INJECT_PARTITION, "x", i % 2) == BERTH_OK);
+		HOLDS(detail_add_inject(&d, "_tenant", 7, i % 2 ? INJECT_CONSTANT : INJECT_PARTITION, "x", i % 2) ==
+		      BERTH_OK);
 	detail_finish(&d);
 	return put_record(&d, d.detail.size);
 }
@@ -107,6 +109,7 @@ static void put_entry(unsigned i, uint64_t word, uint32_t at, uint32_t to)
 	if (slot - home > atomic_load(&h->longest_probe))
 		atomic_store(&h->longest_probe, slot - home);
 	atomic_store(&e[slot].hash, hash);
+	valid[TAGS_OFF + slot] = shm_tag(hash);
 	atomic_store(&e[slot].det[0], at);
 	atomic_store(&e[slot].det[1], to);
 	if (len <= SHM_KEY_INLINE) {
@@ -131,7 +134,8 @@ static void put_entry(unsigned i, uint64_t word, uint32_t at, uint32_t to)
 static void make_valid(void)
 {
 	struct shm_table *h = (struct shm_table *)(void *)valid;
-	uint32_t index = put_detail(KIND_DEDICATED_INDEX, 1, "an-index", 0), cluster = put_detail(KIND_DEDICATED_CLUSTER, 2, "", 0),
+	uint32_t index = put_detail(KIND_DEDICATED_INDEX, 1, "an-index", 0),
+		 cluster = put_detail(KIND_DEDICATED_CLUSTER, 2, "", 0),
 		 shared = put_detail(KIND_SHARED_INDEX, 1, "shared", SHM_INJECT_MAX);
 
 	memset(long_key, 'k', SHM_KEY_MAX);
@@ -146,6 +150,7 @@ static void make_valid(void)
 	h->clusters_off = CLUSTERS_OFF;
 	h->entries_off = ENTRIES_OFF;
 	h->documents_off = DOCUMENTS_OFF;
+	h->tags_off = TAGS_OFF;
 	h->records_off = RECORDS_OFF;
 	atomic_store(&h->dflt.word, word_make(1, 1, 0, KIND_SHARED_INDEX, PHASE_SETTLED));
 	atomic_store(&h->dflt.det[0], shared);

@@ -2,6 +2,8 @@
  * reader_place.h. */
 #include "reader_place.h"
 
+#include "../writer/table_internal.h"
+
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -15,7 +17,7 @@
 
 #undef R_OK /* of access(), not ours */
 
-#define LINES 64
+#define LINES 64 /* that the tests may look at; what is not in the file is not touched */
 #define CONNECTIONS 16
 
 struct row {
@@ -214,6 +216,13 @@ uint64_t place_remove(struct reader_place *p, const char *key)
 	return publish(p, row, PHASE_SETTLED);
 }
 
+void reclaim(struct reader_place *p)
+{
+	do
+		p->table->next_look_ms = 0; /* now, not in a few ms */
+	while (table_step(p->table, 100000) == 0);
+}
+
 bool place_is_set(struct reader_place *p, const char *key)
 {
 	struct row *row = row_of(p, key, false);
@@ -223,35 +232,35 @@ bool place_is_set(struct reader_place *p, const char *key)
 
 /* ---- the daemon's stand-in ----------------------------------------------------------------------------------- */
 
-static int registration(struct reader_place *p, enum answers how)
+/* Made by the writer's registry, then spoiled as the test wants it. The test's thread waits for it meanwhile. */
+static int registration(struct reader_place *p, enum answers how, const char *request, char *result, size_t size)
 {
-	size_t size = SHM_PAGE + LINES * sizeof(struct shm_line);
-	int fd = memfd_create("registration", MFD_CLOEXEC);
+	struct registry_peer peer = {.pid = getpid(), .uid = getuid(), .pidfd = -1};
+	const char *readers = strstr(request, "\"readers\":");
+	bool fences = strstr(request, "\"fences\":true") != NULL, none = strstr(request, "\"none\"") != NULL;
 	struct shm_registration *r;
+	struct refusal why;
+	uint32_t slot;
+	uint64_t attach;
+	int fd = -1;
 
-	if (fd < 0 || ftruncate(fd, (off_t)size) != 0)
+	if (!readers ||
+	    registry_attach(table_registry(p->table), &peer, (uint32_t)strtoul(readers + 10, NULL, 10),
+			    none ? SHM_WRITES_NONE : SHM_WRITES_UNBRACKETED, fences, &fd, &slot, &attach, &why))
 		abort();
-	r = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	r = mmap(NULL, SHM_PAGE + LINES * sizeof(struct shm_line), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (r == MAP_FAILED)
 		abort();
-	r->magic = SHM_MAGIC_READER;
-	r->abi = SHM_ABI;
-	r->fingerprint = SHM_FINGERPRINT;
-	memcpy(r->uuid, p->root->uuid, sizeof r->uuid);
 	r->uuid[0] ^= how == ANSWER_OTHER_UUID;
-	r->attach = (uint64_t)atomic_load(&p->n_attached);
-	r->monotonic_ns = seg_clock_ns(CLOCK_MONOTONIC);
-	r->boottime_ns = seg_clock_ns(CLOCK_BOOTTIME);
 	if (how == ANSWER_OLD_CLOCK)
 		r->boottime_ns -= 1000000000;
 	if (how == ANSWER_FUTURE_CLOCK)
 		r->monotonic_ns += 1000000000;
-	r->slot = 7;
-	r->n_readers = how == ANSWER_FEW_LINES ? 1 : LINES;
-	r->lines_off = SHM_PAGE;
-	r->line_stride = sizeof(struct shm_line);
-	r->size = size;
+	if (how == ANSWER_FEW_LINES)
+		r->n_readers--;
 	atomic_store(&p->registration, r); /* stays mapped: the tests look at it */
+	snprintf(result, size, "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"slot\":%u,\"attach\":%llu}}\n", slot,
+		 (unsigned long long)attach);
 	return fd;
 }
 
@@ -293,6 +302,8 @@ static void answer(struct reader_place *p, int socket, const char *request)
 {
 	enum answers how = (enum answers)atomic_load(&p->answers);
 	bool again = strstr(request, "\"reattach\"") != NULL;
+	char result[128];
+	int fd;
 
 	if (how == ANSWER_NOTHING)
 		return;
@@ -311,8 +322,10 @@ static void answer(struct reader_place *p, int socket, const char *request)
 		return reply(socket, "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\n", -1);
 	}
 	atomic_fetch_add(&p->n_attached, 1);
-	reply(socket, "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"slot\":7,\"attach\":1}}\n",
-	      how == ANSWER_NO_FD ? -1 : registration(p, how));
+	fd = registration(p, how, request, result, sizeof result);
+	if (how == ANSWER_NO_FD)
+		close(fd);
+	reply(socket, result, how == ANSWER_NO_FD ? -1 : fd);
 }
 
 static void *server(void *arg)
@@ -368,8 +381,9 @@ void stop_serving(struct reader_place *p)
 {
 	if (!p->serving)
 		return;
-	close(p->wake[1]);
+	assert_int_equal(write(p->wake[1], "", 1), 1); /* closing would not do: a child may have it open too */
 	pthread_join(p->thread, NULL);
+	close(p->wake[1]);
 	close(p->wake[0]);
 	close(p->listener);
 	p->serving = false;

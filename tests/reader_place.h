@@ -62,6 +62,8 @@ uint64_t place_shared(struct reader_place *, const char *key, unsigned cluster, 
 uint64_t place_begin(struct reader_place *, const char *key, unsigned cluster, const char *index);
 uint64_t place_phase(struct reader_place *, const char *key, enum word_phase); /* CUTOVER, or SETTLED: complete */
 uint64_t place_remove(struct reader_place *, const char *key);
+/* Frees and gives back at once what no registered section holds. */
+void reclaim(struct reader_place *);
 bool place_is_set(struct reader_place *, const char *key);
 /* The writer ends and another one starts: a new generation, a higher term. */
 void restart_writer(struct reader_place *);

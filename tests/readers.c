@@ -33,6 +33,25 @@ uint64_t mp_now_ms(void)
 	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
+pid_t mp_fork(void)
+{
+	static const int caught[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGSYS, SIGABRT, SIGTERM, SIGINT, SIGHUP};
+	pid_t parent = getpid(), pid;
+
+	fflush(stdout);
+	pid = fork();
+	if (pid < 0)
+		fail_msg("fork");
+	if (pid > 0)
+		return pid;
+	for (size_t i = 0; i < sizeof caught / sizeof caught[0]; i++)
+		signal(caught[i], SIG_DFL); /* cmocka's would go on with the tests, in this process too */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent)
+		_exit(1);
+	return 0;
+}
+
 bool mp_long(void)
 {
 	const char *s = getenv("BERTH_LONG");
@@ -46,6 +65,8 @@ unsigned mp_number(const char *variable, unsigned usual, unsigned when_long)
 
 	if (s && *s)
 		return (unsigned)strtoul(s, NULL, 10);
+	if (getenv("BERTH_SANITIZED")) /* everything takes several times as long */
+		return usual > 5 ? usual / 5 : 1;
 	return mp_long() ? when_long : usual;
 }
 
@@ -97,9 +118,13 @@ size_t readers_key(char out[READERS_KEY_SIZE], uint32_t i)
 {
 	static const char *const forms[8] = {
 		"a-tenant-whose-name-does-not-fit-into-one-entry-%u", /* a record of its own */
-		"p%u",						      /* shorter than a word */
-		"a-tenant-of-middle-length-%u",			      /* more than two words */
-		"tenant-%06u", "tenant-%06u", "tenant-%06u", "tenant-%06u", "tenant-%06u"};
+		"p%u",                                                /* shorter than a word */
+		"a-tenant-of-middle-length-%u",                       /* more than two words */
+		"tenant-%06u",
+		"tenant-%06u",
+		"tenant-%06u",
+		"tenant-%06u",
+		"tenant-%06u"};
 	const char *form = forms[i % 8];
 	char *at = out;
 
@@ -126,8 +151,8 @@ const char *readers_placement(char out[READERS_JSON_SIZE], uint32_t i, unsigned 
 		snprintf(out, READERS_JSON_SIZE, "{\"mode\":\"dedicated-cluster\",\"cluster\":\"c%u\"}", k);
 		break;
 	case BERTH_DEDICATED_INDEX:
-		snprintf(out, READERS_JSON_SIZE, "{\"mode\":\"dedicated-index\",\"cluster\":\"c%u\",\"index\":\"t%u-c%u-v%u\"}",
-			 k, i, k, v);
+		snprintf(out, READERS_JSON_SIZE,
+			 "{\"mode\":\"dedicated-index\",\"cluster\":\"c%u\",\"index\":\"t%u-c%u-v%u\"}", k, i, k, v);
 		break;
 	default:
 		snprintf(out, READERS_JSON_SIZE,
@@ -169,20 +194,14 @@ void readers_open(struct readers *rs, const char *dir, uint32_t n_keys, const st
 
 void readers_add(struct readers *rs, unsigned n)
 {
-	pid_t parent = getpid();
 	unsigned first = rs->n;
 
 	assert_true(first + n <= READERS_MAX);
-	fflush(stdout);
 	for (; n > 0; n--, rs->n++) {
-		pid_t pid = fork();
+		pid_t pid = mp_fork();
 
-		if (pid < 0)
-			fail_msg("fork");
 		if (pid == 0) {
-			prctl(PR_SET_PDEATHSIG, SIGKILL);
-			if (getppid() != parent)
-				_exit(1);
+			(void)!nice(5); /* a daemon that shares two processors with them gets on */
 			_exit(readers_loop(rs, rs->n));
 		}
 		rs->pid[rs->n] = pid;
@@ -211,6 +230,13 @@ void readers_await(struct readers *rs, uint64_t rounds, unsigned limit_ms)
 		from[i] = atomic_load(&rs->s->report[i].rounds);
 	for (unsigned i = 0; i < rs->n; i++) {
 		while (rs->pid[i] && atomic_load(&rs->s->report[i].rounds) < from[i] + rounds) {
+			int status;
+
+			if (waitpid(rs->pid[i], &status, WNOHANG) == rs->pid[i]) {
+				rs->pid[i] = 0;
+				fail_msg("reader %u ended with wait status %x: %s", i, (unsigned)status,
+					 rs->s->report[i].first);
+			}
 			if (mp_now_ms() > until)
 				fail_msg("reader %u went through %llu rounds of %llu in %u ms: %s", i,
 					 (unsigned long long)(atomic_load(&rs->s->report[i].rounds) - from[i]),
@@ -257,21 +283,31 @@ void readers_finish(struct readers *rs, const char *what)
 	readers_check(rs);
 	for (unsigned i = 0; i < rs->n; i++) {
 		const struct reader_report *r = &rs->s->report[i];
-		const _Atomic uint64_t *counters[9] = {&r->rounds,   &r->routes, &r->bulks,	&r->lookups, &r->admitted,
-						       &r->stale, &r->held_back, &r->failed, &r->wrong};
+		const _Atomic uint64_t *counters[9] = {&r->rounds, &r->routes,    &r->bulks,  &r->lookups, &r->admitted,
+						       &r->stale,  &r->held_back, &r->failed, &r->wrong};
 
 		if (status[i] != 0)
 			fail_msg("reader %u ended with wait status %x: %s", i, (unsigned)status[i], r->first);
 		for (unsigned c = 0; c < 9; c++)
 			sum[c] += atomic_load(counters[c]);
 	}
-	printf("note: %s: %u readers, %llu routes, %llu in bulk, %llu look-ups, %llu admitted, %llu stale, %llu held back, "
+	printf("note: %s: %u readers, %llu routes, %llu in bulk, %llu look-ups, %llu admitted, %llu stale, %llu held "
+	       "back, "
 	       "%llu failed, %llu wrong\n",
 	       what, rs->n, (unsigned long long)sum[1], (unsigned long long)sum[2], (unsigned long long)sum[3],
 	       (unsigned long long)sum[4], (unsigned long long)sum[5], (unsigned long long)sum[6],
 	       (unsigned long long)sum[7], (unsigned long long)sum[8]);
 	fflush(stdout);
 	close_memory(rs);
+}
+
+void readers_heat(struct readers *rs, uint32_t i)
+{
+	uint32_t n = atomic_load(&rs->s->n_hot);
+
+	assert_true(n < READERS_HOT);
+	atomic_store(&rs->s->hot[n], i);
+	atomic_store(&rs->s->n_hot, n + 1);
 }
 
 void readers_kill_all(void)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * Reader processes that route and look up without a pause and check every answer. The test's process forks them, then
- * says in memory that all share what readers may see; they count what they did, and keep the first thing that was wrong.
- * They attach to a real daemon and share nothing else with the test. One thread each.
+ * says in memory that all share what readers may see; they count what they did, and keep the first thing that was
+ * wrong. They attach to a real daemon and share nothing else with the test. One thread each.
  *
  * Each placement carries a relation to its key, so that a torn or a mixed answer proves itself: partition i, put on
  * cluster c<k> for the v-th time, has the index t<i>-c<k>-v<v> and, where it has one, a constant field that repeats it.
@@ -19,6 +19,7 @@
 #include "../reader_lib/berth.h"
 
 #define READERS_MAX 8
+#define READERS_HOT 256
 #define READERS_KEY_SIZE 80
 #define READERS_JSON_SIZE 400
 
@@ -30,7 +31,7 @@ const char *readers_placement(char out[READERS_JSON_SIZE], uint32_t i, unsigned 
 /* ---- what all share ---- */
 enum presence { MAYBE, PRESENT, ABSENT };
 
-struct shown { /* of one partition; written by the test */
+struct shown {                     /* of one partition; written by the test */
 	_Atomic uint64_t floor;    /* acknowledged: who looks after this was stored sees this epoch or a later one */
 	_Atomic uint32_t presence; /* number of the change << 2 | enum presence */
 	uint32_t pad;
@@ -44,16 +45,24 @@ struct reader_report { /* written by its reader */
 
 struct readers_shared {
 	_Atomic uint32_t stop;
-	_Atomic uint32_t n_keys, hot_from, hot_n; /* partitions 0 .. n_keys - 1; half of the calls go to the hot ones */
+	_Atomic uint32_t n_keys; /* partitions 0 .. n_keys - 1 */
+	_Atomic uint32_t n_hot;  /* half of the calls go to these ones; written before the readers begin */
+	_Atomic uint32_t hot[READERS_HOT];
 	struct reader_report report[READERS_MAX];
 	struct shown shown[];
 };
 
+enum readers_upkeep { /* who calls berth_maintain; the look-ups of others map new generations themselves */
+		      ALL_MAINTAIN,
+		      SOME_MAINTAIN, /* the first, the third ... */
+		      NONE_MAINTAINS,
+};
+
 struct readers_options {
 	uint32_t max_keys;
-	bool no_maintain;       /* never calls berth_maintain: new generations are mapped by the look-ups themselves */
-	bool no_writer;         /* attaches while no daemon is there: look-ups alone, the gate says WRITER_DOWN or more */
-	void (*prepare)(void);  /* after the attach, before the first look-up: what may go wrong ends the process */
+	enum readers_upkeep upkeep;
+	bool no_writer;        /* attach while no daemon is there: strings are copies, the gate may say WRITER_DOWN */
+	void (*prepare)(void); /* in each after the attach, before the first look-up; what goes wrong there ends it */
 };
 
 struct readers {
@@ -72,13 +81,16 @@ void readers_await(struct readers *, uint64_t rounds, unsigned limit_ms);
 void readers_check(const struct readers *); /* nothing failed, nothing was wrong; else the test fails */
 /* Ends them, checks, prints what they counted as a note that begins with `what`. Then gives the memory back. */
 void readers_finish(struct readers *, const char *what);
-void readers_kill_all(void); /* for teardowns: those of every struct readers that is open */
+void readers_heat(struct readers *, uint32_t i); /* one more hot partition */
+void readers_kill_all(void);                     /* for teardowns: those of every struct readers that is open */
 
 void readers_may_change(struct readers *, uint32_t i, enum presence); /* before a change that ends in this presence */
 void readers_changed(struct readers *, uint32_t i, enum presence, uint64_t epoch); /* after its acknowledgement */
 
 /* ---- small things of multi-process tests ---- */
 uint64_t mp_now_ms(void);
+/* fork: 0 in the child, which dies with the test's process, and of a signal that would be a failed test there. */
+pid_t mp_fork(void);
 bool mp_long(void); /* BERTH_LONG=1: longer runs */
 unsigned mp_number(const char *variable, unsigned usual, unsigned when_long);
 /* Waits for a child; its wait status. The test fails when it takes longer than limit_ms, and the child is killed. */
@@ -93,7 +105,8 @@ void mp_pause(void); /* between two looks at a condition: a millisecond */
 		uint64_t until_ = mp_now_ms() + (limit_ms); \
 		while (!(condition)) { \
 			if (mp_now_ms() > until_) \
-				fail_msg("%s:%d: not within %u ms: %s", __FILE__, __LINE__, (unsigned)(limit_ms), #condition); \
+				fail_msg("%s:%d: not within %u ms: %s", __FILE__, __LINE__, (unsigned)(limit_ms), \
+					 #condition); \
 			mp_pause(); \
 		} \
 	} while (0)

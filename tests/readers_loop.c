@@ -34,8 +34,8 @@ struct before { /* loaded before a call */
 	uint32_t presence;
 };
 
-__attribute__((format(printf, 3, 4))) static void complain(struct looker *me, _Atomic uint64_t *counter, const char *format,
-							   ...)
+__attribute__((format(printf, 3, 4))) static void complain(struct looker *me, _Atomic uint64_t *counter,
+							   const char *format, ...)
 {
 	va_list args;
 
@@ -57,11 +57,11 @@ static void count(_Atomic uint64_t *counter)
 static uint32_t pick(struct looker *me)
 {
 	uint32_t n = atomic_load_explicit(&me->s->n_keys, memory_order_acquire);
-	uint32_t hot = atomic_load_explicit(&me->s->hot_n, memory_order_relaxed);
+	uint32_t hot = atomic_load_explicit(&me->s->n_hot, memory_order_acquire);
 	uint64_t random = mp_random(&me->random);
 
 	if (hot && random >> 63)
-		return atomic_load_explicit(&me->s->hot_from, memory_order_relaxed) + (uint32_t)random % hot;
+		return atomic_load_explicit(&me->s->hot[(uint32_t)random % hot], memory_order_relaxed);
 	return (uint32_t)random % n;
 }
 
@@ -94,7 +94,8 @@ static void judge(struct looker *me, const char *by, uint32_t i, const struct be
 		return;
 	}
 	if (stands && (b->presence & 3u) == ABSENT)
-		WRONG(me, "%s: partition %u was removed, and is found with epoch %llu", by, i, (unsigned long long)epoch);
+		WRONG(me, "%s: partition %u was removed, and is found with epoch %llu", by, i,
+		      (unsigned long long)epoch);
 	if (epoch < b->floor)
 		WRONG(me, "%s: partition %u: epoch %llu, but %llu was acknowledged before", by, i,
 		      (unsigned long long)epoch, (unsigned long long)b->floor);
@@ -102,10 +103,11 @@ static void judge(struct looker *me, const char *by, uint32_t i, const struct be
 		WRONG(me, "%s: partition %u: epoch %llu after %llu", by, i, (unsigned long long)epoch,
 		      (unsigned long long)seen->epoch);
 	if (epoch == seen->epoch && digest != seen->digest)
-		WRONG(me, "%s: partition %u: epoch %llu is both %x and %x", by, i, (unsigned long long)epoch, seen->digest,
-		      digest);
+		WRONG(me, "%s: partition %u: epoch %llu is both %x and %x", by, i, (unsigned long long)epoch,
+		      seen->digest, digest);
 	if (is_default || (digest >> 8 & 0xffu) != readers_kind(i))
-		WRONG(me, "%s: partition %u answers as kind %u%s", by, i, digest >> 8 & 0xffu, is_default ? ", default" : "");
+		WRONG(me, "%s: partition %u answers as kind %u%s", by, i, digest >> 8 & 0xffu,
+		      is_default ? ", default" : "");
 	seen->epoch = epoch;
 	seen->digest = digest;
 }
@@ -207,7 +209,8 @@ static bool index_fits(const char *index, uint32_t i, const char *cluster)
 }
 
 /* Does the placement belong to this partition and this cluster, all of it? */
-static void check_placement(struct looker *me, uint32_t i, unsigned cluster, uint8_t kind, const char *index, size_t index_len)
+static void check_placement(struct looker *me, uint32_t i, unsigned cluster, uint8_t kind, const char *index,
+			    size_t index_len)
 {
 	struct berth_cluster c;
 	int rc = berth_cluster(me->r, (uint16_t)cluster, &c);
@@ -237,7 +240,8 @@ static void check_inject(struct looker *me, uint32_t i, const struct berth_place
 	}
 	if (tenant.kind != BERTH_INJECT_PARTITION || strcmp(tenant.field, "_tenant") != 0 ||
 	    mark.kind != BERTH_INJECT_CONSTANT || strcmp(mark.field, "mark") != 0 || strcmp(mark.value, p->index) != 0)
-		WRONG(me, "partition %u with index `%.60s` injects `%.40s`=`%.60s`", i, p->index, mark.field, mark.value);
+		WRONG(me, "partition %u with index `%.60s` injects `%.40s`=`%.60s`", i, p->index, mark.field,
+		      mark.value);
 }
 
 static void hold(struct held *h, const char *string)
@@ -280,7 +284,8 @@ static void look_up_some(struct looker *me)
 	}
 	for (unsigned n = 0; n < n_held; n++)
 		if (memcmp(held[n].string, held[n].copy, held[n].len + 1) != 0)
-			WRONG(me, "`%s` became `%.*s` within the section", held[n].copy, (int)held[n].len, held[n].string);
+			WRONG(me, "`%s` became `%.*s` within the section", held[n].copy, (int)held[n].len,
+			      held[n].string);
 	berth_read_end(me->r);
 }
 
@@ -288,8 +293,11 @@ static void look_up_some(struct looker *me)
 
 int readers_loop(const struct readers *rs, unsigned number)
 {
-	struct berth_attach_options options = {.size = sizeof options, .wait_ms = rs->options.no_writer ? BERTH_NO_WAIT : 10000};
-	struct looker me = {.options = &rs->options, .s = rs->s, .report = &rs->s->report[number], .random = number * 7919u + 1};
+	struct berth_attach_options options = {.size = sizeof options,
+					       .wait_ms = rs->options.no_writer ? BERTH_NO_WAIT : 10000};
+	struct looker me = {
+		.options = &rs->options, .s = rs->s, .report = &rs->s->report[number], .random = number * 7919u + 1};
+	bool maintains = rs->options.upkeep == ALL_MAINTAIN || (rs->options.upkeep == SOME_MAINTAIN && number % 2 == 0);
 	int rc = berth_attach(rs->dir, &options, &me.b);
 
 	me.seen = calloc(rs->options.max_keys, sizeof *me.seen);
@@ -307,7 +315,7 @@ int readers_loop(const struct readers *rs, unsigned number)
 			route_one(&me);
 		route_bulk(&me);
 		look_up_some(&me);
-		if (!rs->options.no_maintain && round % MAINTAIN_ROUNDS == 0)
+		if (maintains && round % MAINTAIN_ROUNDS == 0)
 			berth_maintain(me.b);
 		atomic_store_explicit(&me.report->rounds, round, memory_order_release);
 	}

@@ -21,11 +21,13 @@ void scratch_open(struct scratch *s)
 		exit(99);
 	}
 	memcpy(in->path, s->path, sizeof s->path);
-	in->dir_fd = in->table_dir_fd = open(s->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	in->dir_fd = open(s->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	in->table_mode = 0644;
 	in->lock_fd = -1;
 	in->group = getegid();
 	in->admin_group = getegid();
-	if (in->dir_fd < 0 || mkdirat(in->dir_fd, "readers", 0700) != 0 ||
+	if (in->dir_fd < 0 || mkdirat(in->dir_fd, "readers", 0700) != 0 || mkdirat(in->dir_fd, "tables", 0755) != 0 ||
+	    (in->table_dir_fd = openat(in->dir_fd, "tables", O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0 ||
 	    (in->readers_fd = openat(in->dir_fd, "readers", O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0) {
 		perror(s->path);
 		exit(99);
@@ -41,6 +43,7 @@ static int remove_one(const char *path, const struct stat *st, int type, struct 
 void scratch_close(struct scratch *s)
 {
 	close(s->instance.readers_fd);
+	close(s->instance.table_dir_fd);
 	close(s->instance.dir_fd);
 	nftw(s->path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }

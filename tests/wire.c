@@ -70,9 +70,15 @@ static bool send_all(struct wire *w, const char *bytes, size_t n, int fd)
 	return true;
 }
 
-bool wire_send(struct wire *w, const void *bytes, size_t n) { return send_all(w, bytes, n, -1); }
+bool wire_send(struct wire *w, const void *bytes, size_t n)
+{
+	return send_all(w, bytes, n, -1);
+}
 
-bool wire_text(struct wire *w, const char *text) { return wire_send(w, text, strlen(text)); }
+bool wire_text(struct wire *w, const char *text)
+{
+	return wire_send(w, text, strlen(text));
+}
 
 /* Some more bytes. 1, 0 when closed. */
 static int receive(struct wire *w)
@@ -82,7 +88,8 @@ static int receive(struct wire *w)
 		char bytes[CMSG_SPACE(sizeof(int))];
 	} control;
 	struct iovec part;
-	struct msghdr m = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
+	struct msghdr m = {
+		.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
 	struct cmsghdr *h;
 	ssize_t n;
 
@@ -162,7 +169,8 @@ static void request(struct wire *w, int fd, const char *method, const char *para
 
 	if (params && !packed)
 		fail_msg("params of %s: %s", method, error.text);
-	whole = json_pack("{s:s, s:i, s:s, s:o*}", "jsonrpc", "2.0", "id", (int)++w->id, "method", method, "params", packed);
+	whole = json_pack("{s:s, s:i, s:s, s:o*}", "jsonrpc", "2.0", "id", (int)++w->id, "method", method, "params",
+			  packed);
 	len = json_dumpb(whole, NULL, 0, JSON_COMPACT);
 	text = malloc(len + 1);
 	assert_non_null(text);
@@ -234,7 +242,10 @@ static json_t *answer_error(json_t *answer, const char *code)
 	return error;
 }
 
-void answer_expect_refused(json_t *answer, const char *code) { json_decref(answer_error(answer, code)); }
+void answer_expect_refused(json_t *answer, const char *code)
+{
+	json_decref(answer_error(answer, code));
+}
 
 json_t *wire_ok(struct wire *w, const char *method, const char *params, ...)
 {

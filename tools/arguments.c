@@ -48,8 +48,10 @@ static int take_option(int argc, char **argv, int *i, struct arguments *a)
 	const char *value = equals ? equals + 1 : NULL;
 
 	if (o < 0)
-		return wrong(NULL, "unknown option %s: see `berth --help`; write `--` before a partition that starts with '-'",
-			     text);
+		return wrong(
+			NULL,
+			"unknown option %s: see `berth --help`; write `--` before a partition that starts with '-'",
+			text);
 	if (!options[o].value && value)
 		return wrong(NULL, "--%s takes no value: leave out =%s", options[o].name, value);
 	if (options[o].value && !value) {
@@ -153,12 +155,13 @@ static int set_instance(const struct arguments *a, struct tool *t)
 		return wrong(NULL, "--dir %s and --instance %s are both given: keep one", dir, name);
 	if (dir && dir[0] == '\0')
 		return wrong(NULL, "--dir is empty: give the directory of the instance");
-	if (dir && (size_t)snprintf(relative, sizeof(relative), "%s%s", strchr(dir, '/') ? "" : "./", dir) >=
-			   sizeof(relative))
+	if (dir &&
+	    (size_t)snprintf(relative, sizeof(relative), "%s%s", strchr(dir, '/') ? "" : "./", dir) >= sizeof(relative))
 		return wrong(NULL, "--dir is longer than %zu bytes", sizeof(relative) - 1);
 	t->where = dir ? relative : name;
 	if (seg_dir_path(t->where, t->path, sizeof(t->path)) != BERTH_OK || (name && strchr(name, '/')))
-		return wrong(NULL, "--instance %s is no name: give 1 to 63 of A-Z a-z 0-9 . _ -, or a directory with --dir",
+		return wrong(NULL,
+			     "--instance %s is no name: give 1 to 63 of A-Z a-z 0-9 . _ -, or a directory with --dir",
 			     name ? name : "");
 	return EXIT_DONE;
 }

@@ -18,8 +18,8 @@ int change_string(const struct tool *t, json_t *object, const char *name, const 
 	if (json)
 		json_object_set_new(object, name, json);
 	else
-		return tool_fail(t, EXIT_REFUSED, "invalid", "%s %s is no UTF-8: give UTF-8 without control characters", name,
-				 value);
+		return tool_fail(t, EXIT_REFUSED, "invalid", "%s %s is no UTF-8: give UTF-8 without control characters",
+				 name, value);
 	return EXIT_DONE;
 }
 
@@ -140,8 +140,14 @@ static int change_placed(struct tool *t, const struct arguments *a, const char *
 			   &(struct change_words){.subject = a->operand ? a->operand : "default", .done = "set"});
 }
 
-int change_set(struct tool *t, const struct arguments *a) { return change_placed(t, a, "set"); }
-int change_default_set(struct tool *t, const struct arguments *a) { return change_placed(t, a, "default.set"); }
+int change_set(struct tool *t, const struct arguments *a)
+{
+	return change_placed(t, a, "set");
+}
+int change_default_set(struct tool *t, const struct arguments *a)
+{
+	return change_placed(t, a, "default.set");
+}
 
 int change_default_unset(struct tool *t, const struct arguments *a)
 {
@@ -193,17 +199,19 @@ int migrate_begin(struct tool *t, const struct arguments *a)
 			   &(struct change_words){
 				   .subject = a->operand,
 				   .done = "migration begun",
-				   .next = "Reads and writes still go to the old cluster. Copy the data, then `berth migrate cutover`.",
+				   .next = "Reads and writes still go to the old cluster. Copy the data, then `berth "
+					   "migrate cutover`.",
 			   });
 }
 
 int migrate_cutover(struct tool *t, const struct arguments *a)
 {
-	return change_operand(t, a, "cutover", "partition", false,
-			      (struct change_words){
-				      .done = "writes are held back",
-				      .next = "Go on with `berth migrate complete`, or undo with `berth migrate abort`.",
-			      });
+	return change_operand(
+		t, a, "cutover", "partition", false,
+		(struct change_words){
+			.done = "writes are held back",
+			.next = "Go on with `berth migrate complete`, or undo with `berth migrate abort`.",
+		});
 }
 
 int migrate_complete(struct tool *t, const struct arguments *a)

@@ -9,8 +9,8 @@
 int change_string(const struct tool *, json_t *object, const char *name, const char *value);
 /* {"cluster": cluster, "mode", "index", "inject"} as far as given. EXIT_DONE with a new reference in *out. */
 int change_placement(const struct tool *, const struct arguments *, const char *cluster, json_t **out);
-/* Makes the call on admin.sock and tells the result: as JSON, or as "subject: done, epoch N", and what may come next (NULL:
- * nothing to say). Takes params over. */
+/* Makes the call on admin.sock and tells the result: as JSON, or as "subject: done, epoch N", and what may come next
+ * (NULL: nothing to say). Takes params over. */
 struct change_words {
 	const char *subject, *done, *next;
 };

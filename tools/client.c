@@ -21,7 +21,10 @@
 #define REQUEST_MAX 65536u
 #define ANSWER_MAX (1u << 30)
 
-void client_init(struct client *c, enum client_socket which) { *c = (struct client){.fd = -1, .which = which}; }
+void client_init(struct client *c, enum client_socket which)
+{
+	*c = (struct client){.fd = -1, .which = which};
+}
 
 void client_close(struct client *c)
 {
@@ -45,7 +48,10 @@ static enum call_result down(struct client *c, const char *format, ...)
 	return CALL_DOWN;
 }
 
-static uint64_t now_ms(void) { return seg_clock_ms(CLOCK_MONOTONIC); }
+static uint64_t now_ms(void)
+{
+	return seg_clock_ms(CLOCK_MONOTONIC);
+}
 
 /* Waits for events until the deadline. 1, 0 when it passed, -1 with errno (EINTR: a signal asks for attention; whoever
  * wants to be interrupted has it unblocked). */
@@ -61,7 +67,10 @@ static int wait_for(int fd, short events, uint64_t deadline_ms)
 	return n;
 }
 
-static const char *socket_name(const struct client *c) { return c->which == CLIENT_ADMIN ? SEG_ADMIN_SOCKET : SEG_SOCKET; }
+static const char *socket_name(const struct client *c)
+{
+	return c->which == CLIENT_ADMIN ? SEG_ADMIN_SOCKET : SEG_SOCKET;
+}
 
 static enum call_result connect_failed(const struct tool *t, struct client *c, int error)
 {
@@ -70,8 +79,8 @@ static enum call_result connect_failed(const struct tool *t, struct client *c, i
 	c->denied = error == EACCES || error == EPERM;
 	if (c->denied)
 		return down(c, "%s/%s may not be used by this user: %s", t->path, socket_name(c),
-			    c->which == CLIENT_ADMIN ? "changing commands need group `berth-admin`" :
-						       "be a member of group `berth`");
+			    c->which == CLIENT_ADMIN ? "changing commands need group `berth-admin`"
+						     : "be a member of group `berth`");
 	if (error == EAGAIN)
 		return down(c, "%s/%s: berthd does not take connections: it is stopped or overloaded", t->path,
 			    socket_name(c));
@@ -80,7 +89,9 @@ static enum call_result connect_failed(const struct tool *t, struct client *c, i
 	if (!t->root)
 		return down(c, "berthd is not running for %s: start it", t->path);
 	instance_describe_down(t, what, sizeof(what));
-	return down(c, "%s. Until then readers go on with the table as it is; `berth list`, `get` and `verify` still look at it",
+	return down(c,
+		    "%s. Until then readers go on with the table as it is; `berth list`, `get` and `verify` still look "
+		    "at it",
 		    what);
 }
 
@@ -203,10 +214,14 @@ static enum call_result silent(const struct tool *t, struct client *c)
 {
 	uint64_t pid = t->root ? atomic_load_explicit(&t->root->writer_pid, memory_order_relaxed) : 0;
 
-	return down(c, "berthd (process %" PRIu64 ") has not answered for %d s: it is stopped or overloaded; if it hangs, start "
-		       "another one with --takeover%s",
+	return down(c,
+		    "berthd (process %" PRIu64
+		    ") has not answered for %d s: it is stopped or overloaded; if it hangs, start "
+		    "another one with --takeover%s",
 		    pid, CLIENT_ANSWER_MS / 1000,
-		    c->which == CLIENT_ADMIN ? ". Whether the change was made is not known: look with `berth history` then" : "");
+		    c->which == CLIENT_ADMIN
+			    ? ". Whether the change was made is not known: look with `berth history` then"
+			    : "");
 }
 
 static enum call_result receive_answer(const struct tool *t, struct client *c, uint64_t patience_ms, json_t **line)
@@ -276,7 +291,8 @@ enum call_result client_call(const struct tool *t, struct client *c, const struc
 			json_decref(line); /* a notification */
 			continue;
 		} else {
-			rc = down(c, "berthd gave an answer that this berth does not understand: use the one that came with it");
+			rc = down(c, "berthd gave an answer that this berth does not understand: use the one that came "
+				     "with it");
 		}
 		json_decref(line);
 		break;

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT
- * Talking to the daemon: writer/PROTOCOL.md over berth.sock or admin.sock. Blocking calls with deadlines, one connection
- * at a time, one thread. */
+ * Talking to the daemon: writer/PROTOCOL.md over berth.sock or admin.sock. Blocking calls with deadlines, one
+ * connection at a time, one thread. */
 #ifndef BERTH_TOOLS_CLIENT_H
 #define BERTH_TOOLS_CLIENT_H
 
 #include "tool.h"
 
 #define CLIENT_ANSWER_MS 5000
-/* Changes wait in the daemon while it applies a document, and a document takes its time: as long as the daemon beats. */
+/* Changes wait in the daemon while it applies a document, and a document takes its time: as long as the daemon beats.
+ */
 #define CLIENT_PATIENCE_MS 5000
 #define CLIENT_LOAD_PATIENCE_MS 30000
 
@@ -19,7 +20,7 @@ struct client {
 	enum client_socket which;
 	char *in;
 	size_t len, room, scanned;
-	bool denied; /* this user may not use the socket */
+	bool denied;      /* this user may not use the socket */
 	char fault[4600]; /* after CALL_DOWN: what happened, for people */
 };
 

@@ -51,7 +51,8 @@ const struct command commands[] = {
 	{
 		.name = "dump",
 		.help = "Print the whole table, one JSON object a line, in a stable order.",
-		.more = "Works without a daemon. Two dumps of equal tables are equal, across a restart too: what differs "
+		.more = "Works without a daemon. Two dumps of equal tables are equal, across a restart too: what "
+			"differs "
 			"between generations of one table is not in it.",
 		.example = "berth dump > before.jsonl",
 		.run = look_dump,
@@ -59,7 +60,8 @@ const struct command commands[] = {
 	{
 		.name = "verify",
 		.help = "Check every byte of root, table and ledger.",
-		.more = "Works without a daemon, and on a copy of the directory (--dir). Prints each fault with its place and "
+		.more = "Works without a daemon, and on a copy of the directory (--dir). Prints each fault with its "
+			"place and "
 			"value. Exit code 4 when there is one.",
 		.example = "berth verify",
 		.run = verify_run,
@@ -99,7 +101,8 @@ const struct command commands[] = {
 		.required = PLACEMENT,
 		.optional = DETAILS | OPT(FORCE),
 		.help = "Place a partition, or change its placement without a migration.",
-		.more = "Another cluster than the present one needs --force: no writes are held back and nothing is waited for.",
+		.more = "Another cluster than the present one needs --force: no writes are held back and nothing is "
+			"waited for.",
 		.example = "berth set acme --mode shared-index --cluster c1 --index shared --inject _tenant=@partition",
 		.run = change_set,
 	},
@@ -108,7 +111,8 @@ const struct command commands[] = {
 		.required = PLACEMENT,
 		.optional = DETAILS | OPT(FORCE),
 		.help = "Place all partitions that have no placement of their own.",
-		.example = "berth default set --mode shared-index --cluster c1 --index shared --inject _tenant=@partition",
+		.example =
+			"berth default set --mode shared-index --cluster c1 --index shared --inject _tenant=@partition",
 		.run = change_default_set,
 	},
 	{
@@ -132,7 +136,8 @@ const struct command commands[] = {
 		.operand = "FILE",
 		.optional = OPT(PRUNE) | OPT(OVERRIDE),
 		.help = "Apply a placement document; `-` reads it from standard input.",
-		.more = "All of it or nothing is applied. Partitions that commands or migrations changed since the last document "
+		.more = "All of it or nothing is applied. Partitions that commands or migrations changed since the "
+			"last document "
 			"are left alone and named.",
 		.example = "berth load placements.json",
 		.run = load_run,
@@ -143,11 +148,16 @@ const struct command commands[] = {
 		.required = OPT(TO),
 		.optional = TARGET | OPT(COPY) | OPT(MAX_BLACKOUT),
 		.help = "Move a partition: begin, copy, cutover, complete.",
-		.more = "CMD is run by /bin/sh while writes still go to the old cluster, and must have caught up with them when it "
-			"ends. It finds BERTH_PARTITION, BERTH_FROM, BERTH_TO (clusters), BERTH_FROM_ENDPOINT, BERTH_TO_ENDPOINT, "
-			"BERTH_FROM_MODE, BERTH_TO_MODE, BERTH_FROM_INDEX, BERTH_TO_INDEX and BERTH_EPOCH in its environment. "
-			"When it fails, when writes are held back for longer than --max-blackout, and on Ctrl-C or SIGTERM (exit "
-			"code 130) the migration is undone. A restart of the daemon meanwhile is waited for, up to 30 s.",
+		.more = "CMD is run by /bin/sh while writes still go to the old cluster, and must have caught up with "
+			"them when it "
+			"ends. It finds BERTH_PARTITION, BERTH_FROM, BERTH_TO (clusters), BERTH_FROM_ENDPOINT, "
+			"BERTH_TO_ENDPOINT, "
+			"BERTH_FROM_MODE, BERTH_TO_MODE, BERTH_FROM_INDEX, BERTH_TO_INDEX and BERTH_EPOCH in its "
+			"environment. "
+			"When it fails, when writes are held back for longer than --max-blackout, and on Ctrl-C or "
+			"SIGTERM (exit "
+			"code 130) the migration is undone. A restart of the daemon meanwhile is waited for, up to 30 "
+			"s.",
 		.example = "berth migrate run acme --to c2 --copy ./copy-tenant.sh --max-blackout 2000",
 		.run = migrate_run,
 	},
@@ -175,7 +185,8 @@ const struct command commands[] = {
 		.operand = "P",
 		.optional = OPT(FORCE),
 		.help = "Let the new cluster take over, once no old write can be under way any more.",
-		.more = "Until then it is refused with `barrier-pending` and says for what it waits. --force does not wait: a write "
+		.more = "Until then it is refused with `barrier-pending` and says for what it waits. --force does not "
+			"wait: a write "
 			"that is still under way then reaches the old cluster alone.",
 		.example = "berth migrate complete acme",
 		.run = migrate_complete,

@@ -9,7 +9,8 @@
 /* X(enum, name, placeholder of its value or NULL for a flag, help). */
 #define OPTIONS(X) \
 	X(OPT_DIR, "dir", "DIR", "the directory of the instance") \
-	X(OPT_INSTANCE, "instance", "NAME", "the instance below " SEG_DIR_BASE " (`" SEG_INSTANCE "` when neither is given)") \
+	X(OPT_INSTANCE, "instance", "NAME", \
+	  "the instance below " SEG_DIR_BASE " (`" SEG_INSTANCE "` when neither is given)") \
 	X(OPT_JSON, "json", NULL, "print JSON, one object a line; errors too") \
 	X(OPT_HELP, "help", NULL, "print help, of the command when one is given, and exit (also -h)") \
 	X(OPT_VERSION, "version", NULL, "print the version and exit") \
@@ -18,7 +19,8 @@
 	X(OPT_CLUSTER, "cluster", "ID", "the cluster where the data lives") \
 	X(OPT_TO, "to", "CLUSTER", "the cluster to move to") \
 	X(OPT_INDEX, "index", "NAME", "the index; needed but for dedicated-cluster") \
-	X(OPT_INJECT, "inject", "FIELD=VALUE", "field to add in a shared index; VALUE `@partition` or a constant; may be repeated") \
+	X(OPT_INJECT, "inject", "FIELD=VALUE", \
+	  "field to add in a shared index; VALUE `@partition` or a constant; may be repeated") \
 	X(OPT_FORCE, "force", NULL, "do it although data would move without a drain, or the barrier still stands") \
 	X(OPT_PRUNE, "prune", NULL, "remove partitions that the document does not name") \
 	X(OPT_OVERRIDE, "override", NULL, "apply the document also where commands or migrations changed a partition") \
@@ -29,7 +31,7 @@ enum option {
 #define OPTION_ENUM(e, name, value, help) e,
 	OPTIONS(OPTION_ENUM)
 #undef OPTION_ENUM
-	N_OPTIONS
+		N_OPTIONS
 };
 #define OPT(name) (1u << OPT_##name)
 /* Given anywhere on the line, with every command. */

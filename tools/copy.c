@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * The copy command of a migration's run: a shell in a process group of its own, so that a signal for `berth` reaches the
- * command by `berth`'s hand and all of it can be ended. Its output is passed through; with --json to stderr. */
+ * The copy command of a migration's run: a shell in a process group of its own, so that a signal for `berth` reaches
+ * the command by `berth`'s hand and all of it can be ended. Its output is passed through; with --json to stderr. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -111,7 +111,7 @@ enum copy_result copy_run(struct run *r, const char *cmd, char *text, size_t roo
 	if (WIFEXITED(status))
 		snprintf(text, room, "failed with exit code %d after %s", WEXITSTATUS(status), took);
 	else
-		snprintf(text, room, "was killed by signal %d (%s) after %s", WTERMSIG(status), strsignal(WTERMSIG(status)),
-			 took);
+		snprintf(text, room, "was killed by signal %d (%s) after %s", WTERMSIG(status),
+			 strsignal(WTERMSIG(status)), took);
 	return COPY_FAILED;
 }

@@ -5,8 +5,9 @@
 
 #include "commands.h"
 
-static const char about[] = "berth looks at, and changes, where the partitions of an instance live: in the shared memory "
-			    "that its daemon berthd writes and that proxies read.";
+static const char about[] =
+	"berth looks at, and changes, where the partitions of an instance live: in the shared memory "
+	"that its daemon berthd writes and that proxies read.";
 
 static const struct {
 	int code;
@@ -34,7 +35,8 @@ static void put_synopsis(const struct command *c, FILE *out)
 void help_usage(const struct command *c)
 {
 	if (!c) {
-		fputs("usage: berth [--dir DIR | --instance NAME] [--json] COMMAND ...; `berth --help` lists the commands\n",
+		fputs("usage: berth [--dir DIR | --instance NAME] [--json] COMMAND ...; `berth --help` lists the "
+		      "commands\n",
 		      stderr);
 		return;
 	}
@@ -239,7 +241,8 @@ int help_completion(struct tool *t, const struct arguments *a)
 	printf("\tCOMPREPLY=()\n\tcase \"$previous\" in\n"
 	       "\t--dir) COMPREPLY=($(compgen -d -- \"$cur\")); return;;\n"
 	       "\t--instance) COMPREPLY=($(cd %s 2>/dev/null && compgen -d -- \"$cur\")); return;;\n"
-	       "\t--mode) COMPREPLY=($(compgen -W \"dedicated-cluster dedicated-index shared-index\" -- \"$cur\")); return;;\n"
+	       "\t--mode) COMPREPLY=($(compgen -W \"dedicated-cluster dedicated-index shared-index\" -- \"$cur\")); "
+	       "return;;\n"
 	       "\t--cluster|--to) COMPREPLY=($(compgen -W \"$(berth \"${where[@]}\" clusters --json 2>/dev/null |\n"
 	       "\t\tsed -n 's/^{\"id\":\"\\([^\"]*\\)\".*/\\1/p')\" -- \"$cur\")); return;;\n"
 	       "\t--copy) COMPREPLY=($(compgen -c -- \"$cur\")); return;;\n"

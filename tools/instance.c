@@ -26,6 +26,8 @@ int instance_try(struct tool *t)
 		rc = seg_dir_open(t->path, &t->dir_fd, NULL);
 	if (rc == BERTH_OK && !t->root)
 		rc = seg_root_map(t->dir_fd, &t->root);
+	if (rc == BERTH_OK && t->tables_fd < 0)
+		rc = seg_tables_open(t->dir_fd, &t->tables_fd);
 	return rc;
 }
 
@@ -87,6 +89,9 @@ void instance_close(struct tool *t)
 	if (t->dir_fd >= 0)
 		close(t->dir_fd);
 	t->dir_fd = -1;
+	if (t->tables_fd >= 0)
+		close(t->tables_fd);
+	t->tables_fd = -1;
 }
 
 /* Why the section is safe: it begins after the mapping was chosen, so its line names that generation or a newer one;
@@ -96,11 +101,12 @@ int instance_section(struct tool *t)
 	int rc = BERTH_OK;
 
 	for (int attempt = 0; attempt < MAP_ATTEMPTS; attempt++) {
-		uint64_t termgen = atomic_load_explicit(&t->root->termgen, memory_order_acquire); /* pairs with the flip */
+		uint64_t termgen =
+			atomic_load_explicit(&t->root->termgen, memory_order_acquire); /* pairs with the flip */
 
 		if (!t->map.table || t->map.termgen != termgen) {
 			struct seg_map map;
-			rc = seg_table_map(t->dir_fd, t->root, termgen, NULL, false, &map);
+			rc = seg_table_map(t->tables_fd, t->root, termgen, NULL, false, &map);
 			if (rc == BERTH_E_NO_INSTANCE &&
 			    termgen != atomic_load_explicit(&t->root->termgen, memory_order_acquire))
 				continue; /* replaced meanwhile */
@@ -123,9 +129,10 @@ int instance_section(struct tool *t)
 	int saved = errno;
 	char what[sizeof(t->path) + 32];
 	if (rc == BERTH_E_NO_INSTANCE)
-		return tool_fail(t, EXIT_DAMAGE, "corrupt",
-				 "%s/table.%u is missing, and root names it: start berthd, it makes a new one from its store",
-				 t->path, generation);
+		return tool_fail(
+			t, EXIT_DAMAGE, "corrupt",
+			"%s/table.%u is missing, and root names it: start berthd, it makes a new one from its store",
+			t->path, generation);
 	snprintf(what, sizeof(what), "%s/table.%u", t->path, generation);
 	errno = saved;
 	return tool_fail_code(t, rc, what);
@@ -186,10 +193,13 @@ void instance_describe_down(const struct tool *t, char *out, size_t room)
 		snprintf(out, room, "berthd is not running for %s (not since the machine started): start it", t->path);
 	else if (p.exists)
 		snprintf(out, room,
-			 "berthd (process %" PRIu64 ") for %s does not answer, last sign of life %s ago: see its log, and `ps -p %" PRIu64
+			 "berthd (process %" PRIu64
+			 ") for %s does not answer, last sign of life %s ago: see its log, and `ps -p %" PRIu64
 			 "`; if it hangs, start another one with --takeover",
 			 p.pid, t->path, text_duration(age, p.age_ms), p.pid);
 	else
-		snprintf(out, room, "berthd is not running for %s (process %" PRIu64 " is gone, last sign of life %s ago): start it",
+		snprintf(out, room,
+			 "berthd is not running for %s (process %" PRIu64
+			 " is gone, last sign of life %s ago): start it",
 			 t->path, p.pid, text_duration(age, p.age_ms));
 }

@@ -10,8 +10,8 @@
 int instance_open(struct tool *);
 /* The same without a word: a code of berth_errors.h. */
 int instance_try(struct tool *);
-/* Further: registers with a living daemon (without one, or when it refuses: a remark, and reading goes on, which is safe
- * because every row is checked after it was copied), and maps the newest table. */
+/* Further: registers with a living daemon (without one, or when it refuses: a remark, and reading goes on, which is
+ * safe because every row is checked after it was copied), and maps the newest table. */
 int instance_open_table(struct tool *);
 void instance_register(struct tool *);
 void instance_close(struct tool *);

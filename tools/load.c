@@ -79,8 +79,11 @@ static void tell_summary(const json_t *result)
 	static const struct {
 		const char *field, *text;
 	} parts[] = {
-		{"applied", "applied"},	 {"removed", "removed"},     {"unchanged", "unchanged"},
-		{"adopted", "adopted (it was so already)"}, {"diverged", "left alone (changed by a command or a migration)"},
+		{"applied", "applied"},
+		{"removed", "removed"},
+		{"unchanged", "unchanged"},
+		{"adopted", "adopted (it was so already)"},
+		{"diverged", "left alone (changed by a command or a migration)"},
 		{"migrating", "left alone (in a migration)"},
 	};
 	char count[TEXT_UNIT];
@@ -94,7 +97,8 @@ static void tell_summary(const json_t *result)
 	printf(", %s partitions:", text_count(count, tool_u64(result, "partitions")));
 	for (i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
 		if (i == 0 || tool_u64(result, parts[i].field))
-			printf("%s %s %s", i ? "," : "", text_count(count, tool_u64(result, parts[i].field)), parts[i].text);
+			printf("%s %s %s", i ? "," : "", text_count(count, tool_u64(result, parts[i].field)),
+			       parts[i].text);
 	putchar('\n');
 	json_array_foreach(json_object_get(result, "left"), i, entry)
 	{

@@ -11,7 +11,10 @@
 #include "text.h"
 #include "walk.h"
 
-static int write_memory(const char *bytes, size_t n, void *out) { return fwrite(bytes, 1, n, out) == n ? 0 : -1; }
+static int write_memory(const char *bytes, size_t n, void *out)
+{
+	return fwrite(bytes, 1, n, out) == n ? 0 : -1;
+}
 
 static void put_line(json_t *json, FILE *out)
 {
@@ -30,7 +33,7 @@ static void print_batch(void *arg, const char *text, size_t len)
 
 static void list_json(void *arg, const struct row *row, FILE *out)
 {
-	const struct shm_detail *d = &row->at.record.detail;
+	const struct shm_detail *d = placement_detail(&row->at);
 	json_t *line = tool_object();
 
 	(void)arg;
@@ -47,13 +50,14 @@ static void list_json(void *arg, const struct row *row, FILE *out)
 
 static void list_row(void *arg, const struct row *row, FILE *out)
 {
-	const struct shm_detail *d = &row->at.record.detail;
+	const struct shm_detail *d = placement_detail(&row->at);
 	struct grid *grid = arg;
 	char cluster[2 * SHM_CLUSTER_ID_MAX + 8];
 	bool moves = word_phase(row->word) != PHASE_SETTLED;
 
 	(void)out;
-	snprintf(cluster, sizeof(cluster), "%s%s%s", row->at.cluster, moves ? " -> " : "", moves ? row->to.cluster : "");
+	snprintf(cluster, sizeof(cluster), "%s%s%s", row->at.cluster, moves ? " -> " : "",
+		 moves ? row->to.cluster : "");
 	grid_cell(grid, row->key, row->key_len);
 	grid_text(grid, row_phase(word_phase(row->word)));
 	grid_text(grid, cluster);
@@ -86,7 +90,7 @@ int look_list(struct tool *t, const struct arguments *a)
 	(void)a;
 	if (rc != EXIT_DONE)
 		return rc;
-	grid_start(&grid, "PARTITION", "PHASE", "CLUSTER", "MODE", "INDEX", ">EPOCH", NULL);
+	grid_start(&grid, "PARTITION", "PHASE", "CLUSTER", "MODE", "INDEX", ">EPOCH");
 	if (!t->json)
 		walk = (struct walk){.each = list_row, .batch = list_batch, .discard = list_discard, .arg = &grid};
 	rc = walk_rows(t, &walk, &n_damaged);
@@ -111,7 +115,7 @@ int look_clusters(struct tool *t, const struct arguments *a)
 		rc = walk_clusters(t, &list, &n, &n_damaged);
 	if (rc != EXIT_DONE)
 		return rc;
-	grid_start(&grid, "CLUSTER", ">NUMBER", "ENDPOINT", NULL);
+	grid_start(&grid, "CLUSTER", ">NUMBER", "ENDPOINT");
 	for (size_t i = 0; i < n; i++) {
 		if (t->json) {
 			json_t *line = tool_object();
@@ -240,7 +244,7 @@ static enum row_result find(const struct tool *t, const char *key, size_t len, s
 
 static void tell_placement(const char *title, const struct placement *p)
 {
-	const struct shm_detail *d = &p->record.detail;
+	const struct shm_detail *d = placement_detail(p);
 	struct detail_inject pair;
 	char shown[4 * SHM_RECORD_MAX], value[4 * SHM_RECORD_MAX];
 
@@ -250,9 +254,8 @@ static void tell_placement(const char *title, const struct placement *p)
 		printf("  index    %s\n", text_escape(shown, sizeof(shown), detail_index(d), d->index_len));
 	for (unsigned i = 0; detail_inject(d, i, &pair); i++)
 		printf("  inject   %s = %s\n", text_escape(shown, sizeof(shown), pair.field, pair.field_len),
-		       pair.kind == INJECT_PARTITION ?
-			       "(the partition's id)" :
-			       text_escape(value, sizeof(value), pair.value, pair.value_len));
+		       pair.kind == INJECT_PARTITION ? "(the partition's id)"
+						     : text_escape(value, sizeof(value), pair.value, pair.value_len));
 }
 
 static void tell_row(const struct tool *t, const char *key, size_t len, const struct row *row, bool is_default)
@@ -272,9 +275,9 @@ static void tell_row(const struct tool *t, const char *key, size_t len, const st
 	printf("%-10s %s%s\n", "partition", text_escape(shown, sizeof(shown), key, len),
 	       is_default ? " (no placement of its own: the default answers)" : "");
 	printf("%-10s %s%s\n", "phase", row_phase(phase),
-	       phase == PHASE_DRAINING ? " (being moved; reads and writes go to the old cluster)" :
-	       phase == PHASE_CUTOVER  ? " (being moved; reads go to the old cluster, writes are held back)" :
-					 "");
+	       phase == PHASE_DRAINING  ? " (being moved; reads and writes go to the old cluster)"
+	       : phase == PHASE_CUTOVER ? " (being moved; reads go to the old cluster, writes are held back)"
+					: "");
 	printf("%-10s %" PRIu64 "\n", "epoch", word_epoch(row->word));
 	tell_placement("cluster", &row->at);
 	if (phase != PHASE_SETTLED)
@@ -290,7 +293,8 @@ int look_get(struct tool *t, const struct arguments *a)
 	bool is_default = false;
 
 	if (len == 0 || len > SHM_KEY_MAX)
-		return tool_fail(t, EXIT_REFUSED, "invalid", "partition id of %zu bytes: give 1 to %u", len, SHM_KEY_MAX);
+		return tool_fail(t, EXIT_REFUSED, "invalid", "partition id of %zu bytes: give 1 to %u", len,
+				 SHM_KEY_MAX);
 	int rc = instance_open_table(t);
 	if (rc != EXIT_DONE)
 		return rc;
@@ -304,11 +308,13 @@ int look_get(struct tool *t, const struct arguments *a)
 		tell_row(t, key, len, &row, is_default);
 	else if (found == ROW_NONE)
 		return tool_fail(t, EXIT_REFUSED, "unknown-partition",
-				 "partition %s has no placement, and there is no default: place it with `berth set`", key);
+				 "partition %s has no placement, and there is no default: place it with `berth set`",
+				 key);
 	else if (found == ROW_DAMAGED)
 		return tool_fail(t, EXIT_DAMAGE, "corrupt",
 				 "the entry of partition %s is damaged: run `berth verify`, then restart berthd", key);
 	else
-		return tool_fail(t, EXIT_REFUSED, "busy", "the entry of partition %s changes all the time: try again", key);
+		return tool_fail(t, EXIT_REFUSED, "busy", "the entry of partition %s changes all the time: try again",
+				 key);
 	return EXIT_DONE;
 }

@@ -22,7 +22,7 @@ static void on_bus_error(int signal_number)
 int main(int argc, char **argv)
 {
 	const char **injects = calloc((size_t)argc + 1, sizeof(*injects));
-	struct tool t = {.dir_fd = -1};
+	struct tool t = {.dir_fd = -1, .tables_fd = -1};
 	struct arguments a;
 	const struct command *command;
 

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT
- * `berth migrate status`: the migrations under way, from the daemon with what they wait for, or, when it is down, from the
- * table. The steps of a migration are in change.c, a whole one is in run.c. */
+ * `berth migrate status`: the migrations under way, from the daemon with what they wait for, or, when it is down, from
+ * the table. The steps of a migration are in change.c, a whole one is in run.c. */
 #include "migrate.h"
 
 #include <inttypes.h>
-#include <stdlib.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "client.h"
@@ -22,7 +22,7 @@ static const struct {
 	{"unknown-outcome", "writes ended without an answer: they may still arrive"},
 	{"unknown-overflow", "many writes ended without an answer: they may still arrive"},
 	{"reader-died", "a process died with writes under way: they may still arrive"},
-	{"reader-without-leases", "processes write without leases: their writes may still be under way"},
+	{"reader-without-leases", "writes without leases may still be under way"},
 };
 
 const char *migrate_reason(const char *reason)
@@ -57,7 +57,8 @@ void migrate_grid(struct grid *g, const json_t *migrations)
 	const json_t *m;
 	size_t i;
 
-	grid_start(g, "PARTITION", "PHASE", "FROM", "TO", ">EPOCH", ">BEGUN AGO", ">WRITES HELD FOR", "WAITS FOR", NULL);
+	grid_start(g, "PARTITION", "PHASE", "FROM", "TO", ">EPOCH", ">BEGUN AGO", ">WRITES HELD FOR", "WAITS FOR",
+		   NULL);
 	json_array_foreach(migrations, i, m)
 	{
 		const json_t *state = json_object_get(m, "state");
@@ -151,7 +152,10 @@ int migrate_status(struct tool *t, const struct arguments *a)
 		rc = client_fail(t, &c, called, answer);
 	client_close(&c);
 	if (list && t->json) {
-		json_array_foreach(list, i, m) tool_print_json(json_incref(m));
+		json_array_foreach(list, i, m)
+		{
+			tool_print_json(json_incref(m));
+		}
 	} else if (list) {
 		migrate_grid(&g, list);
 		grid_flush(&g, stdout);

@@ -63,11 +63,11 @@ static bool placement_copy(const struct seg_map *m, const _Atomic uint32_t *det,
 	if (!d)
 		return false;
 	size_t room = m->size - (size_t)((const char *)d - (const char *)m->table);
-	memcpy(&out->record, d, room < sizeof(out->record) ? room : sizeof(out->record));
-	if (!detail_bounds(&out->record.detail, room < sizeof(out->record) ? room : sizeof(out->record)) ||
-	    out->record.detail.check != detail_checksum(&out->record.detail))
-		return false;
-	if (cluster_read(m, out->record.detail.cluster, &cluster) != ROW_OK)
+	room = room < sizeof(out->record) ? room : sizeof(out->record);
+	memcpy(out->record, d, room);
+	const struct shm_detail *copy = placement_detail(out);
+	if (!detail_bounds(copy, room) || copy->check != detail_checksum(copy) ||
+	    cluster_read(m, copy->cluster, &cluster) != ROW_OK)
 		return false;
 	memcpy(out->cluster, cluster.id, sizeof(out->cluster));
 	return true;
@@ -78,8 +78,8 @@ static bool placements_copy(const struct seg_map *m, const _Atomic uint32_t det[
 	unsigned which = word_which(row->word);
 
 	if (word_phase(row->word) > PHASE_CUTOVER || !placement_copy(m, &det[which], &row->at) ||
-	    row->at.record.detail.cluster != word_cluster(row->word) ||
-	    row->at.record.detail.kind != word_kind(row->word))
+	    placement_detail(&row->at)->cluster != word_cluster(row->word) ||
+	    placement_detail(&row->at)->kind != word_kind(row->word))
 		return false;
 	return word_phase(row->word) == PHASE_SETTLED || placement_copy(m, &det[!which], &row->to);
 }

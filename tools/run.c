@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * `berth migrate run`: the steps of a whole migration (run.h), with what can go wrong between them. Whatever happens, it
- * ends with the partition settled, or says how it stands and what to do. */
+ * `berth migrate run`: the steps of a whole migration (run.h), with what can go wrong between them. Whatever happens,
+ * it ends with the partition settled, or says how it stands and what to do. */
 #include "run.h"
 
 #include <errno.h>
@@ -34,9 +34,15 @@ static void on_signal(int number)
 		interrupted = number;
 }
 
-bool run_interrupted(void) { return interrupted != 0; }
+bool run_interrupted(void)
+{
+	return interrupted != 0;
+}
 
-static uint64_t now_ms(void) { return seg_clock_ms(CLOCK_MONOTONIC); }
+static uint64_t now_ms(void)
+{
+	return seg_clock_ms(CLOCK_MONOTONIC);
+}
 
 void run_wait(uint64_t ms)
 {
@@ -61,7 +67,8 @@ static void take_signals(void)
 		if (sigismember(&ours, i) != 1)
 			continue;
 		sigdelset(&waiting_mask, i);
-		if (sigaction(i, NULL, &old) == 0 && (old.sa_handler != SIG_IGN || i == SIGCHLD)) /* nohup keeps its word */
+		if (sigaction(i, NULL, &old) == 0 &&
+		    (old.sa_handler != SIG_IGN || i == SIGCHLD)) /* nohup keeps its word */
 			sigaction(i, &action, NULL);
 	}
 	signal(SIGPIPE, SIG_IGN); /* a migration does not stop because nobody reads its progress */
@@ -101,7 +108,10 @@ void run_progress_end(struct run *r)
 
 /* ---- endings ---- */
 
-static const char *to_of(const struct run *r) { return tool_string(r->to, "cluster"); }
+static const char *to_of(const struct run *r)
+{
+	return tool_string(r->to, "cluster");
+}
 
 static json_t *only_partition(const struct run *r)
 {
@@ -118,13 +128,15 @@ static int lost(struct run *r)
 		return tool_fail(r->t, EXIT_UNREACHABLE, "unreachable", "%s", r->c.fault);
 	if (r->cutover_ms)
 		return tool_fail(r->t, EXIT_UNREACHABLE, "unreachable",
-				 "%s. The writes of %s are still held back: once berthd runs, go on with `berth migrate complete "
+				 "%s. The writes of %s are still held back: once berthd runs, go on with `berth "
+				 "migrate complete "
 				 "%s`, or undo with `berth migrate abort %s`",
 				 r->c.fault, r->partition, r->partition, r->partition);
-	return tool_fail(r->t, EXIT_UNREACHABLE, "unreachable",
-			 "%s. %s is still in its migration, reads and writes go to the old cluster: once berthd runs, undo with "
-			 "`berth migrate abort %s`, or go on with `berth migrate cutover %s` if the data is copied",
-			 r->c.fault, r->partition, r->partition, r->partition);
+	return tool_fail(
+		r->t, EXIT_UNREACHABLE, "unreachable",
+		"%s. %s is still in its migration, reads and writes go to the old cluster: once berthd runs, undo with "
+		"`berth migrate abort %s`, or go on with `berth migrate cutover %s` if the data is copied",
+		r->c.fault, r->partition, r->partition, r->partition);
 }
 
 static int foreign(struct run *r)
@@ -135,7 +147,8 @@ static int foreign(struct run *r)
 	return tool_fail(r->t, EXIT_REFUSED, "changed-meanwhile",
 			 "somebody else changed %s meanwhile: it is %s at %s now, epoch %" PRIu64
 			 ". Nothing more was done; look with `berth history %s`",
-			 r->partition, phase[0] ? phase : "settled", tool_string(json_object_get(r->state, "at"), "cluster"), r->state_epoch, r->partition);
+			 r->partition, phase[0] ? phase : "settled",
+			 tool_string(json_object_get(r->state, "at"), "cluster"), r->state_epoch, r->partition);
 }
 
 static int refused(struct run *r, json_t *answer)
@@ -151,8 +164,8 @@ static int finished(struct run *r, const json_t *answer)
 	const char *to = to_of(r);
 	char span[TEXT_UNIT], shown[TEXT_KEY];
 
-	r->blackout_ms = answer && json_object_get(answer, "blackout_ms") ? tool_u64(answer, "blackout_ms") :
-									       now_ms() - r->cutover_ms;
+	r->blackout_ms = answer && json_object_get(answer, "blackout_ms") ? tool_u64(answer, "blackout_ms")
+									  : now_ms() - r->cutover_ms;
 	run_progress_end(r);
 	if (r->t->json) {
 		json_t *line = tool_object();
@@ -204,9 +217,10 @@ static int not_undone(struct run *r, json_t *answer, const char *name, const cha
 		r->epoch = r->state_epoch;
 		return finished(r, NULL);
 	}
-	return tool_fail(r->t, EXIT_REFUSED, name,
-			 "%s: %s; and the migration could not be undone: %s. Look with `berth get %s` and `berth history %s`",
-			 r->partition, why, message, r->partition, r->partition);
+	return tool_fail(
+		r->t, EXIT_REFUSED, name,
+		"%s: %s; and the migration could not be undone: %s. Look with `berth get %s` and `berth history %s`",
+		r->partition, why, message, r->partition, r->partition);
 }
 
 /* Undoes the migration, and says why. code, name: of the run's end. */
@@ -231,8 +245,8 @@ static int undo(struct run *r, enum tool_exit code, const char *name, const char
 	}
 	json_decref(answer);
 	return tool_fail(r->t, code, name,
-			 "%s: %s. The migration is undone, %s keeps the partition (epoch %" PRIu64 ")%s", r->partition, why,
-			 r->from, r->epoch, held);
+			 "%s: %s. The migration is undone, %s keeps the partition (epoch %" PRIu64 ")%s", r->partition,
+			 why, r->from, r->epoch, held);
 }
 
 static int interrupted_end(struct run *r)
@@ -359,7 +373,8 @@ static int bear_refusal(struct run *r, const json_t *error, uint64_t *backoff_ms
 	char waits[256], held[TEXT_UNIT], why[640];
 
 	if (barrier)
-		migrate_wait_text(waits, sizeof(waits), tool_string(data, "reason"), tool_u64(data, "in_flight"), remaining);
+		migrate_wait_text(waits, sizeof(waits), tool_string(data, "reason"), tool_u64(data, "in_flight"),
+				  remaining);
 	else
 		snprintf(waits, sizeof(waits), "%s", tool_string(error, "message"));
 	if (barrier)
@@ -373,7 +388,8 @@ static int bear_refusal(struct run *r, const json_t *error, uint64_t *backoff_ms
 	}
 	text_duration(held, held_ms);
 	run_progress(r, barrier ? migrate_reason(tool_string(data, "reason")) : "retry",
-		     "%s: %s -> %s, writes are held back for %s; waiting: %s", r->partition, r->from, to_of(r), held, waits);
+		     "%s: %s -> %s, writes are held back for %s; waiting: %s", r->partition, r->from, to_of(r), held,
+		     waits);
 	uint64_t wait = next_wait(r, backoff_ms, remaining);
 	if (wait == 0) {
 		snprintf(why, sizeof(why), "writes were held back for longer than --max-blackout %" PRIu64 " ms: %s",
@@ -393,7 +409,8 @@ static bool is_code(const json_t *error, const char *code)
 static int complete(struct run *r)
 {
 	json_t *params = only_partition(r), *answer = NULL;
-	const struct step step = {.method = "complete", .params = params, .phase = "", .target = true, .stoppable = true};
+	const struct step step = {
+		.method = "complete", .params = params, .phase = "", .target = true, .stoppable = true};
 	uint64_t backoff_ms = POLL_FIRST_MS, failing_ms = 0;
 	bool again = true;
 	int code = EXIT_DONE;

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT
- * A whole migration, driven from outside the daemon: what run.c (the steps), session.c (the connection, and what became of
- * a step when it broke) and copy.c (the copy command) share. One thread.
+ * A whole migration, driven from outside the daemon: what run.c (the steps), session.c (the connection, and what became
+ * of a step when it broke) and copy.c (the copy command) share. One thread.
  *
  *   begin -> copy -> cutover -> complete, again and again until the barrier is over -> done
  *     |        |        |           |
  *     +--------+--------+-----------+--> abort: the copy failed, the blackout got too long, a signal came
  *
- * Each step is known by the epoch that it took. After a broken connection the present state and its epoch tell whether the
- * step was done, is to be done again, or whether somebody else has changed the partition meanwhile. */
+ * Each step is known by the epoch that it took. After a broken connection the present state and its epoch tell whether
+ * the step was done, is to be done again, or whether somebody else has changed the partition meanwhile. */
 #ifndef BERTH_TOOLS_RUN_H
 #define BERTH_TOOLS_RUN_H
 
@@ -22,9 +22,9 @@ struct run {
 	const char *partition;
 	char from[SHM_CLUSTER_ID_MAX + 1]; /* where it was before begin */
 	struct client c;
-	json_t *to;             /* of begin, as asked for */
-	uint64_t epoch;         /* of the last step of ours; before begin: of the present placement */
-	json_t *state;          /* of the last look; NULL: none */
+	json_t *to;     /* of begin, as asked for */
+	uint64_t epoch; /* of the last step of ours; before begin: of the present placement */
+	json_t *state;  /* of the last look; NULL: none */
 	uint64_t state_epoch;
 	uint64_t begun_ms, cutover_ms; /* CLOCK_MONOTONIC; 0: not yet */
 	uint64_t copy_ms;
@@ -37,7 +37,8 @@ struct run {
 };
 
 /* ---- run.c ---- */
-/* Waits for ms, or until a signal: SIGINT, SIGTERM, SIGHUP (then run_interrupted), SIGCHLD. Signals come in here only. */
+/* Waits for ms, or until a signal: SIGINT, SIGTERM, SIGHUP (then run_interrupted), SIGCHLD. Signals come in here only.
+ */
 void run_wait(uint64_t ms);
 bool run_interrupted(void);
 /* One line about what is going on: rewritten on a terminal, else told at another stage, or five seconds later. */
@@ -56,9 +57,9 @@ enum step_result {
 };
 struct step {
 	const char *method;
-	json_t *params;       /* borrowed */
-	const char *phase;    /* of the state once it is done; "" is settled */
-	bool target;          /* settled at the target, not where it was */
+	json_t *params;    /* borrowed */
+	const char *phase; /* of the state once it is done; "" is settled */
+	bool target;       /* settled at the target, not where it was */
 	bool stoppable;
 };
 enum step_result session_step(struct run *, const struct step *, json_t **answer);

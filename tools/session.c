@@ -10,9 +10,15 @@
 
 #define RETRY_MS 250u
 
-static uint64_t now_ms(void) { return seg_clock_ms(CLOCK_MONOTONIC); }
+static uint64_t now_ms(void)
+{
+	return seg_clock_ms(CLOCK_MONOTONIC);
+}
 
-void session_close(struct run *r) { client_close(&r->c); }
+void session_close(struct run *r)
+{
+	client_close(&r->c);
+}
 
 /* A connection, waiting for a daemon that is being restarted. */
 static enum step_result reach(struct run *r, bool stoppable)
@@ -82,16 +88,18 @@ enum step_result session_look(struct run *r, bool stoppable, json_t **answer)
 	return STEP_DONE;
 }
 
-/* Is the placement (at, to) what was asked for? An abort and a completion differ in that: in the cluster, or in what was
- * given with --mode, --index, --inject. */
+/* Is the placement (at, to) what was asked for? An abort and a completion differ in that: in the cluster, or in what
+ * was given with --mode, --index, --inject. */
 static bool as_asked(const struct run *r, const char *which)
 {
 	const json_t *where = json_object_get(r->state, which), *value;
 	const char *key;
 
 	json_object_foreach(r->to, key, value)
+	{
 		if (!json_equal(json_object_get(where, key), value))
 			return false;
+	}
 	return true;
 }
 
@@ -148,10 +156,10 @@ void session_endpoint(struct run *r, const char *cluster, char *out)
 	out[0] = '\0';
 	enum step_result rc = ask(r, "clusters", NULL, false, &answer);
 	if (rc == STEP_DONE)
-		json_array_foreach(json_object_get(answer, "clusters"), i, c)
-			if (strcmp(tool_string(c, "id"), cluster) == 0 &&
-			    strlen(tool_string(c, "endpoint")) <= SHM_ENDPOINT_MAX)
-				strcpy(out, tool_string(c, "endpoint"));
+		json_array_foreach(json_object_get(answer, "clusters"), i,
+				   c) if (strcmp(tool_string(c, "id"), cluster) == 0 &&
+					  strlen(tool_string(c, "endpoint")) <= SHM_ENDPOINT_MAX)
+			snprintf(out, SHM_ENDPOINT_MAX + 1, "%s", tool_string(c, "endpoint"));
 	if (rc == STEP_DONE || rc == STEP_REFUSED)
 		json_decref(answer);
 }

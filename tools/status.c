@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * `berth status` and `berth readers`: what the daemon says of itself, or, when it is down, what it left in shared memory. */
+ * `berth status` and `berth readers`: what the daemon says of itself, or, when it is down, what it left in shared
+ * memory. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -15,8 +16,8 @@
 
 enum unit { UNIT_NUMBER, UNIT_COUNT, UNIT_BYTES, UNIT_MS };
 
-/* What people are shown, in this order; a field that the daemon does not send is left out, one that is not here is shown
- * below by its own name. */
+/* What people are shown, in this order; a field that the daemon does not send is left out, one that is not here is
+ * shown below by its own name. */
 static const struct {
 	const char *field, *text;
 	enum unit unit;
@@ -92,7 +93,7 @@ static void tell_status(const json_t *status)
 	const char *key;
 	json_t *value;
 
-	grid_start(&g, "", "", NULL);
+	grid_start(&g, "", "");
 	for (size_t i = 0; i < N_LINES; i++)
 		put_value(&g, lines[i].text, json_object_get(status, lines[i].field), lines[i].unit);
 	json_object_foreach((json_t *)status, key, value)
@@ -183,7 +184,8 @@ int status_show(struct tool *t, const struct arguments *a)
 	} else if (rc == EXIT_DONE) {
 		tell_status(status);
 		if (called != CALL_OK)
-			printf("\n%s.\nNothing can be changed and no migration completed meanwhile.\n", c.fault);
+			printf("\n%s.\n%s", c.fault,
+			       denied ? "" : "Nothing can be changed and no migration completed meanwhile.\n");
 	}
 	json_decref(status);
 	client_close(&c);
@@ -213,7 +215,7 @@ void readers_grid(struct grid *g, const json_t *readers)
 	size_t i;
 
 	grid_start(g, ">SLOT", ">PID", "COMMAND", ">UID", ">ATTACHED FOR", "WRITES", ">READERS", ">IN SECTION", ">LAG",
-		   ">HELD BACK", "CONNECTED", NULL);
+		   ">HELD BACK", "CONNECTED");
 	json_array_foreach(readers, i, r)
 	{
 		const json_t *connected = json_object_get(r, "connected");
@@ -248,7 +250,7 @@ static int readers_from_ledger(struct tool *t, const char *fault)
 	if (rc != BERTH_OK)
 		return tool_fail_code(t, rc, "ledger");
 	tool_note(t, "%s; from its ledger:", fault);
-	grid_start(&g, ">SLOT", ">PID", "COMMAND", ">UID", ">ATTACHED FOR", "WRITES", ">READERS", "PROCESS", NULL);
+	grid_start(&g, ">SLOT", ">PID", "COMMAND", ">UID", ">ATTACHED FOR", "WRITES", ">READERS", "PROCESS");
 	for (uint32_t slot = 0; slot < ledger.n_rows; slot++) {
 		if (!ledger_read(&ledger, slot, &r))
 			continue;
@@ -310,7 +312,9 @@ int readers_show(struct tool *t, const struct arguments *a)
 		return rc;
 	if (t->json) {
 		json_array_foreach(json_object_get(answer, "readers"), i, reader)
+		{
 			tool_print_json(json_incref((json_t *)(uintptr_t)reader));
+		}
 	} else {
 		readers_grid(&g, json_object_get(answer, "readers"));
 		grid_flush(&g, stdout);

@@ -3,7 +3,6 @@
 #include "text.h"
 
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -155,20 +154,15 @@ static size_t columns(const char *s)
 	return n;
 }
 
-void grid_start(struct grid *g, ...)
+void grid_headings(struct grid *g, const char *const headings[])
 {
-	va_list headings;
-	const char *h;
-
 	*g = (struct grid){0};
-	va_start(headings, g);
-	while ((h = va_arg(headings, const char *)) != NULL && g->n_columns < sizeof(g->width) / sizeof(g->width[0])) {
+	while (headings[g->n_columns] && g->n_columns < sizeof(g->width) / sizeof(g->width[0])) {
 		unsigned i = g->n_columns++;
-		g->right[i] = h[0] == '>';
-		g->heading[i] = h + g->right[i];
+		g->right[i] = headings[i][0] == '>';
+		g->heading[i] = headings[i] + g->right[i];
 		g->width[i] = columns(g->heading[i]);
 	}
-	va_end(headings);
 	g->headed = g->n_columns == 0 || g->heading[0][0] == '\0';
 }
 
@@ -188,7 +182,10 @@ void grid_cell(struct grid *g, const char *s, size_t len)
 	g->len += strlen(g->cells + g->len) + 1;
 }
 
-void grid_text(struct grid *g, const char *s) { grid_cell(g, s, strlen(s)); }
+void grid_text(struct grid *g, const char *s)
+{
+	grid_cell(g, s, strlen(s));
+}
 
 void grid_u64(struct grid *g, uint64_t n)
 {

@@ -17,10 +17,10 @@ char *text_escape(char *out, size_t room, const char *s, size_t len);
 /* A JSON string of any bytes: what is no UTF-8 is escaped first. New reference. */
 json_t *text_json(const char *s, size_t len);
 
-#define TEXT_UNIT 48 /* room for each of these; they return out */
-char *text_duration(char *out, uint64_t ms); /* "312 ms", "1.2 s", "3 min 12 s", "2 h 5 min", "3 d 4 h" */
-char *text_bytes(char *out, uint64_t bytes); /* "512 B", "64.0 MiB" */
-char *text_count(char *out, uint64_t n);     /* "1,234,567" */
+#define TEXT_UNIT 48                             /* room for each of these; they return out */
+char *text_duration(char *out, uint64_t ms);     /* "312 ms", "1.2 s", "3 min 12 s", "2 h 5 min", "3 d 4 h" */
+char *text_bytes(char *out, uint64_t bytes);     /* "512 B", "64.0 MiB" */
+char *text_count(char *out, uint64_t n);         /* "1,234,567" */
 char *text_time(char *out, int64_t realtime_ms); /* "2026-01-31 23:59:58", local time */
 
 /* A table of text, printed with columns as wide as their widest cell so far. The cells are kept until grid_flush, which
@@ -34,8 +34,10 @@ struct grid {
 	char *cells; /* NUL-terminated one after the other */
 	size_t len, room;
 };
-/* Headings, ended by NULL; one that starts with '>' is aligned to the right. "" as the first: no heading line. */
-void grid_start(struct grid *, ...);
+/* Headings, texts that outlive the grid; one that starts with '>' is aligned to the right. "" as the first: no heading
+ * line. */
+#define grid_start(g, ...) grid_headings(g, (const char *const[]){__VA_ARGS__, NULL})
+void grid_headings(struct grid *, const char *const headings[]);
 void grid_cell(struct grid *, const char *s, size_t len); /* escapes */
 void grid_text(struct grid *, const char *s);
 void grid_u64(struct grid *, uint64_t);

@@ -90,14 +90,14 @@ int tool_fail(const struct tool *t, enum tool_exit code, const char *name, const
 	va_end(arguments);
 	if (!t->json) {
 		put_message(message);
-		return code;
+		return (int)code;
 	}
 	json_t *error = tool_object(), *line = tool_object();
 	tool_set(error, "code", json_string(name));
 	tool_set(error, "message", text_json(message, strlen(message)));
 	tool_set(line, "error", error);
 	tool_print_json(line);
-	return code;
+	return (int)code;
 }
 
 void tool_note(const struct tool *t, const char *format, ...)
@@ -125,13 +125,16 @@ int tool_refused(const struct tool *t, const json_t *answer)
 		json_t *error = tool_object(), *line = tool_object();
 		tool_set(error, "code", json_string(code[0] ? code : "refused"));
 		tool_set(error, "message", json_string(message));
-		json_object_foreach((json_t *)data, key, value) tool_set(error, key, json_incref(value));
+		json_object_foreach((json_t *)data, key, value)
+		{
+			tool_set(error, key, json_incref(value));
+		}
 		tool_set(line, "error", error);
 		tool_print_json(line);
 		return EXIT_REFUSED;
 	}
-	tool_note(t, "refused: %s%s%s%s%s%s", message[0] ? message : "the daemon gave no reason", code[0] ? " (" : "", code,
-		  path[0] ? " at " : "", path, code[0] ? ")" : "");
+	tool_note(t, "refused: %s%s%s%s%s%s", message[0] ? message : "the daemon gave no reason", code[0] ? " (" : "",
+		  code, path[0] ? " at " : "", path, code[0] ? ")" : "");
 	return EXIT_REFUSED;
 }
 
@@ -158,6 +161,6 @@ int tool_fail_code(const struct tool *t, int code, const char *what)
 {
 	const char *cause = code == BERTH_E_SYSTEM ? strerror(errno) : "";
 
-	return tool_fail(t, code == BERTH_E_CORRUPT ? EXIT_DAMAGE : EXIT_UNREACHABLE, code_name(code), "%s: %s%s%s", what,
-			 berth_strerror(code), cause[0] ? ": " : "", cause);
+	return tool_fail(t, code == BERTH_E_CORRUPT ? EXIT_DAMAGE : EXIT_UNREACHABLE, code_name(code), "%s: %s%s%s",
+			 what, berth_strerror(code), cause[0] ? ": " : "", cause);
 }

@@ -35,15 +35,16 @@ struct tool {
 	/* instance.c */
 	char path[4000]; /* of the directory */
 	int dir_fd;      /* -1: not open */
+	int tables_fd;   /* -1: not open */
 	const struct shm_root *root;
 	struct berth *berth; /* registration with a live daemon; NULL: none */
 	struct berth_reader *reader;
 	struct seg_map map; /* the generation that is looked at */
 };
 
-/* Says what failed and returns `exit`. With --json: {"error": {"code": code, "message": …}} on stdout; else the message
+/* Says what failed and returns `code`. With --json: {"error": {"code": name, "message": …}} on stdout; else the message
  * on stderr. It names what was wrong, the value, and what to do. */
-int tool_fail(const struct tool *, enum tool_exit exit, const char *code, const char *format, ...)
+int tool_fail(const struct tool *, enum tool_exit code, const char *name, const char *format, ...)
 	__attribute__((format(printf, 4, 5)));
 /* The same of the error object of an answer (writer/PROTOCOL.md): EXIT_REFUSED. Keeps every field of `data`. */
 int tool_refused(const struct tool *, const json_t *error);
@@ -58,7 +59,7 @@ void tool_print_json(json_t *);
 int tool_finish(const struct tool *, int exit);
 
 /* json_object_set_new and friends answer -1 when memory is short: then there is nothing left to do but to say so. */
-_Noreturn void tool_no_memory(void);
+void tool_no_memory(void) __attribute__((noreturn));
 json_t *tool_object(void);
 void tool_set(json_t *object, const char *name, json_t *value); /* takes value over; NULL value: out of memory */
 static inline void tool_set_u64(json_t *object, const char *name, uint64_t v)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * `berth top`: the daemon's answers, once a second, on one screen. Plain ANSI; the terminal is put back whatever ends it.
- * Into a file or a pipe it prints one picture; with --json one object. */
+ * `berth top`: the daemon's answers, once a second, on one screen. Plain ANSI; the terminal is put back whatever ends
+ * it. Into a file or a pipe it prints one picture; with --json one object. */
 #include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
@@ -135,7 +135,10 @@ static void put_bars(const struct top *top, FILE *out)
 		fprintf(out, "%-20s [", text_escape(shown, sizeof(shown), partition, strlen(partition)));
 		for (uint64_t k = 0; k < BAR; k++)
 			fputc(k < done ? '#' : '.', out);
-		fprintf(out, "] %s\n", left ? text_duration(span, left) : tool_string(m, "reason")[0] ? "waiting" : "may complete");
+		fprintf(out, "] %s\n",
+			left                          ? text_duration(span, left)
+			: tool_string(m, "reason")[0] ? "waiting"
+						      : "may complete");
 	}
 }
 
@@ -161,7 +164,10 @@ static void put_picture(const struct top *top, const char *fault, FILE *out)
 	grid_end(&g);
 }
 
-static json_t *part(json_t *answer) { return answer ? json_incref(answer) : json_null(); }
+static json_t *part(json_t *answer)
+{
+	return answer ? json_incref(answer) : json_null();
+}
 
 static int once(struct top *top)
 {
@@ -209,7 +215,7 @@ static void draw(const struct top *top, const char *fault)
 			while (bytes < n && ((unsigned char)at[bytes] & 0xc0) == 0x80);
 			columns++;
 		}
-		printf("%.*s\033[K\r\n", (int)bytes, at);
+		printf("%.*s\033[K\n", (int)bytes, at);
 		at += n + (at[n] == '\n');
 	}
 	fputs("\033[J", stdout);

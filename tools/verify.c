@@ -53,7 +53,10 @@ void faults_free(struct faults *f)
 	*f = (struct faults){0};
 }
 
-void verify_pause(void) { nanosleep(&(struct timespec){.tv_nsec = PAUSE_MS * 1000000L}, NULL); }
+void verify_pause(void)
+{
+	nanosleep(&(struct timespec){.tv_nsec = PAUSE_MS * 1000000L}, NULL);
+}
 
 static void tell_json(const struct verify *v, const struct fault *f)
 {
@@ -113,19 +116,23 @@ static int conclude(struct verify *v)
 		return v->n_faults ? EXIT_DAMAGE : EXIT_DONE;
 	}
 	if (v->n_shown > SHOWN_MAX)
-		printf("... and %s more (`berth verify --json` prints all)\n", text_count(n[0], v->n_shown - SHOWN_MAX));
-	printf("%s: %s partitions, %s tombstones, %s clusters, %s registrations: ", t->path, text_count(n[0], v->n_live),
-	       text_count(n[1], v->n_tombstones), text_count(n[2], v->n_clusters), text_count(n[3], v->n_readers));
+		printf("... and %s more (`berth verify --json` prints all)\n",
+		       text_count(n[0], v->n_shown - SHOWN_MAX));
+	printf("%s: %s partitions, %s tombstones, %s clusters, %s registrations: ", t->path,
+	       text_count(n[0], v->n_live), text_count(n[1], v->n_tombstones), text_count(n[2], v->n_clusters),
+	       text_count(n[3], v->n_readers));
 	if (v->n_faults == 0) {
 		printf("no damage\n");
 		if (v->unsettled)
-			printf("The table changed all the while: its counters were not compared with what was counted.\n");
+			printf("The table changed all the while: its counters were not compared with what was "
+			       "counted.\n");
 		return EXIT_DONE;
 	}
 	printf("%s faults\n", text_count(n[4], v->n_faults));
 	fflush(stdout);
 	return tool_fail(t, EXIT_DAMAGE, "corrupt",
-			 "damage was found in %s. Restart berthd: it makes a new table from its store, and readers go over to it "
+			 "damage was found in %s. Restart berthd: it makes a new table from its store, and readers go "
+			 "over to it "
 			 "by themselves. Keep a copy of the directory before that, to find the cause",
 			 t->path);
 }
@@ -141,6 +148,9 @@ static int check(struct verify *v)
 	rc = seg_root_map(t->dir_fd, &t->root);
 	if (rc != BERTH_OK)
 		return tool_fail_code(t, rc, "root");
+	rc = seg_tables_open(t->dir_fd, &t->tables_fd);
+	if (rc != BERTH_OK)
+		return tool_fail_code(t, rc, SEG_TABLES);
 	instance_register(t);
 	v->live = t->reader != NULL;
 	for (int i = 0; again && i < GENERATIONS; i++) {

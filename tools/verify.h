@@ -7,8 +7,8 @@
  *   verify_table.c    clusters, the default, counters, epochs, records: what is about a table as a whole
  *   verify_entry.c    one entry
  *
- * Under a living daemon everything may change while it is looked at, so a fault counts only when it is still there after
- * several looks some ms apart. */
+ * Under a living daemon everything may change while it is looked at, so a fault counts only when it is still there
+ * after several looks some ms apart. */
 #ifndef BERTH_TOOLS_VERIFY_H
 #define BERTH_TOOLS_VERIFY_H
 
@@ -36,7 +36,7 @@ void faults_free(struct faults *);
 
 struct verify {
 	struct tool *t;
-	bool live;   /* a daemon is there: look several times */
+	bool live; /* a daemon is there: look several times */
 	char file[32];
 	uint64_t n_faults, n_shown;
 	bool unsettled; /* counters could not be compared: the table changed all the time */

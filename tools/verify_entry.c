@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * One entry of the table, or the default, against everything that a writer promises of it (verify.h). A look at a moment:
- * whoever calls decides whether it counts. */
+ * One entry of the table, or the default, against everything that a writer promises of it (verify.h). A look at a
+ * moment: whoever calls decides whether it counts. */
 #include <inttypes.h>
 #include <string.h>
 
@@ -36,18 +36,21 @@ static void check_record(const struct verify *v, const struct seg_map *m, const 
 	if (d)
 		memcpy(&copy, d, room);
 	if (!d || !detail_bounds(&copy.detail, room)) {
-		fault_add(f, what, "offset %" PRIu64 "\ta placement record inside the file", (uint64_t)off * SHM_RECORD_ALIGN);
+		fault_add(f, what, "offset %" PRIu64 "\ta placement record inside the file",
+			  (uint64_t)off * SHM_RECORD_ALIGN);
 		return;
 	}
 	uint32_t check = detail_checksum(&copy.detail);
 	if (check != copy.detail.check)
 		fault_add(f, what, "record at %" PRIu64 " with checksum %08" PRIx32 "\t%08" PRIx32 " over its bytes",
 			  (uint64_t)off * SHM_RECORD_ALIGN, copy.detail.check, check);
-	if (copy.detail.cluster == 0 || copy.detail.cluster >= m->n_cluster_slots || !v->cluster_known[copy.detail.cluster])
+	if (copy.detail.cluster == 0 || copy.detail.cluster >= m->n_cluster_slots ||
+	    !v->cluster_known[copy.detail.cluster])
 		fault_add(f, what, "cluster %u in the record\ta cluster that exists", copy.detail.cluster);
 	/* word 0: of the migration's target, which the word does not name. */
 	if (word && copy.detail.cluster != word_cluster(word))
-		fault_add(f, what, "cluster %u in the record\tcluster %u of the word", copy.detail.cluster, word_cluster(word));
+		fault_add(f, what, "cluster %u in the record\tcluster %u of the word", copy.detail.cluster,
+			  word_cluster(word));
 	if (word && copy.detail.kind != word_kind(word))
 		fault_add(f, what, "kind %u in the record\tkind %u of the word", copy.detail.kind, word_kind(word));
 	if (!clean_text(detail_index(&copy.detail), copy.detail.index_len) ||
@@ -80,14 +83,17 @@ void verify_cell(const struct verify *v, const struct seg_map *m, uint64_t word,
 	/* Loaded after the word: a change since then has a higher epoch there already. */
 	uint64_t highest = atomic_load_explicit(&m->table->epoch, memory_order_acquire);
 	if (word_epoch(word) > highest)
-		fault_add(f, "word.epoch", "%" PRIu64 "\tat most the table's epoch, %" PRIu64, word_epoch(word), highest);
-	check_record(v, m, which ? "det[1]" : "det[0]", atomic_load_explicit(&det[which], memory_order_acquire), word, f,
-		     &c->records[0], &c->sizes[0]);
+		fault_add(f, "word.epoch", "%" PRIu64 "\tat most the table's epoch, %" PRIu64, word_epoch(word),
+			  highest);
+	check_record(v, m, which ? "det[1]" : "det[0]", atomic_load_explicit(&det[which], memory_order_acquire), word,
+		     f, &c->records[0], &c->sizes[0]);
 	if (word_phase(word) != PHASE_SETTLED)
 		check_record(v, m, which ? "det[0] (target)" : "det[1] (target)",
-			     atomic_load_explicit(&det[!which], memory_order_acquire), 0, f, &c->records[1], &c->sizes[1]);
+			     atomic_load_explicit(&det[!which], memory_order_acquire), 0, f, &c->records[1],
+			     &c->sizes[1]);
 	else
-		check_old_det(m, which ? "det[0]" : "det[1]", atomic_load_explicit(&det[!which], memory_order_acquire), f);
+		check_old_det(m, which ? "det[0]" : "det[1]", atomic_load_explicit(&det[!which], memory_order_acquire),
+			      f);
 	c->epoch = word_epoch(word);
 }
 
@@ -114,10 +120,11 @@ static void check_long_key(const struct seg_map *m, const struct shm_entry *e, s
 	}
 	uint32_t check = key_record_checksum(&copy.record);
 	if (check != copy.record.check)
-		fault_add(f, "key.record", "checksum %08" PRIx32 "\t%08" PRIx32 " over its bytes", copy.record.check, check);
+		fault_add(f, "key.record", "checksum %08" PRIx32 "\t%08" PRIx32 " over its bytes", copy.record.check,
+			  check);
 	if (copy.record.len <= SHM_KEY_INLINE)
-		fault_add(f, "key.record", "%u bytes long\tlonger than %u: a shorter key is inside its entry", copy.record.len,
-			  SHM_KEY_INLINE);
+		fault_add(f, "key.record", "%u bytes long\tlonger than %u: a shorter key is inside its entry",
+			  copy.record.len, SHM_KEY_INLINE);
 	else if (memcmp(in.prefix, copy.record.data, SHM_KEY_PREFIX) != 0)
 		fault_add(f, "key.prefix", "another text\tthe first %u bytes of the key", SHM_KEY_PREFIX);
 	if (in.pad[0] | in.pad[1] | in.pad[2])
@@ -156,15 +163,22 @@ static void check_key(const struct verify *v, const struct seg_map *m, uint32_t 
 	uint32_t home = index_home(hash, m->capacity);
 	uint32_t longest = atomic_load_explicit(&m->table->longest_probe, memory_order_relaxed);
 	if (slot < home || slot - home > longest) {
-		fault_add(f, "place", "%" PRId64 " entries behind its home %" PRIu32 "\t0 to %" PRIu32 " (longest_probe)",
+		fault_add(f, "place",
+			  "%" PRId64 " entries behind its home %" PRIu32 "\t0 to %" PRIu32 " (longest_probe)",
 			  (int64_t)slot - (int64_t)home, home, longest);
+		return;
+	}
+	unsigned tag = atomic_load_explicit(&m->tags[slot], memory_order_relaxed);
+	if (tag != shm_tag(hash)) {
+		fault_add(f, "tag", "%02x\t%02x of its hash", tag, shm_tag(hash));
 		return;
 	}
 	int rc = index_find(m, key, len, hash, !c->live, &found, &word);
 	if (rc < 0)
 		fault_add(f, "place", "a damaged entry on the way from home %" PRIu32 "\tfound by a look-up", home);
 	else if (rc == 0)
-		fault_add(f, "place", "not found from home %" PRIu32 ", an empty entry is on the way\tfound by a look-up", home);
+		fault_add(f, "place",
+			  "not found from home %" PRIu32 ", an empty entry is on the way\tfound by a look-up", home);
 	else if (found != e)
 		fault_add(f, "place", "hidden by slot %td, which has the same key\tthe only entry of this key",
 			  found - m->entries);
@@ -181,7 +195,8 @@ static void check_empty(const struct verify *v, const struct seg_map *m, uint32_
 
 	if (document)
 		fault_add(f, "document", "%016" PRIx64 "\t0: the entry was never used", document);
-	if (atomic_load_explicit(&e->det[0], memory_order_relaxed) || atomic_load_explicit(&e->det[1], memory_order_relaxed))
+	if (atomic_load_explicit(&e->det[0], memory_order_relaxed) ||
+	    atomic_load_explicit(&e->det[1], memory_order_relaxed))
 		fault_add(f, "det", "not zero\tzero: the entry was never used");
 	c->residue = hash || e->n || !bytes_zero(e->key, 0, sizeof(e->key), &where);
 	if (hash == 0 && e->n == 0)
@@ -201,9 +216,11 @@ static void check_tombstone(const struct seg_map *m, uint64_t word, struct fault
 	if (word == WORD_RESERVED)
 		return;
 	if (word != right)
-		fault_add(f, "word", "%016" PRIx64 "\t%016" PRIx64 ": a tombstone has nothing but its epoch", word, right);
+		fault_add(f, "word", "%016" PRIx64 "\t%016" PRIx64 ": a tombstone has nothing but its epoch", word,
+			  right);
 	if (word_epoch(word) > highest)
-		fault_add(f, "word.epoch", "%" PRIu64 "\tat most the table's epoch, %" PRIu64, word_epoch(word), highest);
+		fault_add(f, "word.epoch", "%" PRIu64 "\tat most the table's epoch, %" PRIu64, word_epoch(word),
+			  highest);
 }
 
 /* Which partition a fault is about, as far as the key can be read. */
@@ -221,7 +238,8 @@ static void name_faults(const struct seg_map *m, uint32_t slot, struct faults *f
 	}
 }
 
-void verify_entry(const struct verify *v, const struct seg_map *m, uint32_t slot, struct faults *f, struct entry_counts *c)
+void verify_entry(const struct verify *v, const struct seg_map *m, uint32_t slot, struct faults *f,
+		  struct entry_counts *c)
 {
 	const struct shm_entry *e = &m->entries[slot];
 	uint64_t word = atomic_load_explicit(&e->word, memory_order_acquire);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * The parts of an instance that have one place: root, the header of the table, the ledger (verify.h). They are mapped here
- * without the checks of shm/segment.c, so that a fault gets its name. */
+ * The parts of an instance that have one place: root, the header of the table, the ledger (verify.h). They are mapped
+ * here without the checks of shm/segment.c, so that a fault gets its name. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -33,7 +33,8 @@ static void check_zero(struct faults *f, const void *base, const char *what, siz
 	uint64_t where;
 
 	if (!bytes_zero(base, from, to, &where))
-		fault_add(f, what, "%02x at byte %" PRIu64 "\t00: nothing is there", ((const unsigned char *)base)[where], where);
+		fault_add(f, what, "%02x at byte %" PRIu64 "\t00: nothing is there",
+			  ((const unsigned char *)base)[where], where);
 }
 
 /* A private copy of at most `room` bytes from the start of a file. The file's size; -1 with errno. */
@@ -87,7 +88,8 @@ bool verify_root(struct verify *v)
 	}
 	bool this_boot = seg_boot_id(boot) == BERTH_OK && memcmp(boot, r.boot_id, 16) == 0;
 	if (!this_boot)
-		tool_note(v->t, "root is not of this boot of the machine: berthd will make a new one, readers attach again");
+		tool_note(v->t,
+			  "root is not of this boot of the machine: berthd will make a new one, readers attach again");
 	if (bytes_zero(r.uuid, 0, sizeof(r.uuid), &where))
 		fault_add(&f, "uuid", "zero\ta random number");
 	if (bytes_zero(r.secret, 0, sizeof(r.secret), &where))
@@ -95,7 +97,8 @@ bool verify_root(struct verify *v)
 	if (r.grace == 0 || r.grace >> 40)
 		fault_add(&f, "grace", "%" PRIu64 "\t1 to %" PRIu64, r.grace, (UINT64_C(1) << 40) - 1);
 	if ((SHM_GENERATION(r.termgen) == 0) != (r.termgen == 0))
-		fault_add(&f, "termgen", "%016" PRIx64 "\tgeneration 0 without a term, or another generation", r.termgen);
+		fault_add(&f, "termgen", "%016" PRIx64 "\tgeneration 0 without a term, or another generation",
+			  r.termgen);
 	if (r.membarrier_mode > SHM_MEMBARRIER_GLOBAL_EXPEDITED)
 		fault_add(&f, "membarrier_mode", "%" PRIu32 "\t0 or 1", r.membarrier_mode);
 	if (r.superseded > 1)
@@ -113,24 +116,20 @@ bool verify_root(struct verify *v)
 	return true;
 }
 
-/* name: first of its kind that is there. */
 static int64_t read_table_start(const struct verify *v, uint32_t generation, struct shm_table *h)
 {
 	char name[64];
 
-	snprintf(name, sizeof(name), "table.%" PRIu32, generation);
-	int64_t size = read_start(v->t->dir_fd, name, h, sizeof(*h));
-	if (size >= 0 || errno != ENOENT)
-		return size;
-	snprintf(name, sizeof(name), "tables/table.%" PRIu32, generation);
+	snprintf(name, sizeof(name), SEG_TABLES "/table.%" PRIu32, generation);
 	return read_start(v->t->dir_fd, name, h, sizeof(*h));
 }
 
 static void check_area(struct faults *f, const char *what, uint64_t at, uint64_t len, uint64_t size, uint64_t after)
 {
 	if (at < after || at % 64 || at > size || len > size - at)
-		fault_add(f, what, "%" PRIu64 ", %" PRIu64 " bytes long\ta multiple of 64 from %" PRIu64 " on, inside %" PRIu64
-				   " bytes",
+		fault_add(f, what,
+			  "%" PRIu64 ", %" PRIu64 " bytes long\ta multiple of 64 from %" PRIu64 " on, inside %" PRIu64
+			  " bytes",
 			  at, len, after, size);
 }
 
@@ -167,7 +166,8 @@ bool verify_header(struct verify *v, uint32_t generation)
 		   h.clusters_off + (uint64_t)h.n_cluster_slots * 4);
 	check_area(&f, "documents_off", h.documents_off, n_entries * 8, (uint64_t)size,
 		   h.entries_off + n_entries * sizeof(struct shm_entry));
-	check_area(&f, "records_off", h.records_off, 0, (uint64_t)size, h.documents_off + n_entries * 8);
+	check_area(&f, "tags_off", h.tags_off, n_entries + SHM_TAG_WINDOW, (uint64_t)size, h.documents_off + n_entries * 8);
+	check_area(&f, "records_off", h.records_off, 0, (uint64_t)size, h.tags_off + n_entries + SHM_TAG_WINDOW);
 	bool whole = f.n == 0;
 	if (h.longest_probe > SHM_PROBE_MAX)
 		fault_add(&f, "longest_probe", "%" PRIu32 "\tat most %u", h.longest_probe, SHM_PROBE_MAX);
@@ -205,7 +205,8 @@ static void check_row(const struct ledger *l, uint32_t slot, uint64_t highest, s
 	if (r.writes > SHM_WRITES_UNBRACKETED)
 		fault_add(f, "row.writes", "%" PRIu32 "\t0 to %d", r.writes, SHM_WRITES_UNBRACKETED);
 	if (atomic_load_explicit(&row->fences, memory_order_relaxed) > 1)
-		fault_add(f, "row.fences", "%" PRIu32 "\t0 or 1", atomic_load_explicit(&row->fences, memory_order_relaxed));
+		fault_add(f, "row.fences", "%" PRIu32 "\t0 or 1",
+			  atomic_load_explicit(&row->fences, memory_order_relaxed));
 	size_t len = strnlen(row->comm, sizeof(row->comm));
 	if (!bytes_zero(row->comm, len, sizeof(row->comm), &where))
 		fault_add(f, "row.comm", "not zero behind its text\tzero");
@@ -271,7 +272,8 @@ static void check_ledger(struct verify *v, const struct ledger *l)
 	for (uint32_t slot = 0; slot < l->n_rows + l->n_cutovers; slot++) {
 		check_slot(v, l, slot, v->live && v->n_faults - before < 50, &f);
 		verify_tell(v, &f);
-		v->n_readers += slot < l->n_rows && atomic_load_explicit(&l->rows[slot].attach, memory_order_relaxed) != 0;
+		v->n_readers +=
+			slot < l->n_rows && atomic_load_explicit(&l->rows[slot].attach, memory_order_relaxed) != 0;
 	}
 	faults_free(&f);
 }

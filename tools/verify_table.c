@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * The table as a whole (verify.h): a walk over clusters, default and entries in batches, a section each; then what only the
- * whole can tell: counters, epochs that are there twice, records that overlap. */
+ * The table as a whole (verify.h): a walk over clusters, default and entries in batches, a section each; then what only
+ * the whole can tell: counters, epochs that are there twice, records that overlap. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -113,7 +113,8 @@ static void check_cluster(struct verify *v, const struct seg_map *m, unsigned nu
 	if (copy.record.number != number)
 		fault_add(f, "cluster", "number %u in the record of number %u\tthe same", copy.record.number, number);
 	if (!cluster_text_good(&copy.record))
-		fault_add(f, "cluster", "number %u with a bad id or endpoint\tan id of A-Z a-z 0-9 . _ -, a URL", number);
+		fault_add(f, "cluster", "number %u with a bad id or endpoint\tan id of A-Z a-z 0-9 . _ -, a URL",
+			  number);
 	if (number > next) /* equal: a writer that was killed before it stored the next one */
 		fault_add(f, "cluster", "number %u\tbelow next_cluster, %" PRIu64, number, next);
 	*noted = off;
@@ -269,7 +270,8 @@ static void check_epochs(struct verify *v, struct faults *f)
 	qsort(v->epochs, v->n_epochs, sizeof(*v->epochs), compare_u64);
 	for (size_t i = 1; i < v->n_epochs; i++)
 		if (v->epochs[i] == v->epochs[i - 1])
-			fault_add(f, "epoch", "%" PRIu64 " of two placements\tof one: an epoch never repeats", v->epochs[i]);
+			fault_add(f, "epoch", "%" PRIu64 " of two placements\tof one: an epoch never repeats",
+				  v->epochs[i]);
 }
 
 static void check_records(struct verify *v, struct faults *f)
@@ -300,14 +302,16 @@ static bool left_by_a_kill(int64_t live, int64_t tombstones)
 
 static void check_counts(const struct verify *v, struct faults *f, const struct totals *said)
 {
-	int64_t live = (int64_t)(said->n_live - v->n_live), tombstones = (int64_t)(said->n_tombstones - v->n_tombstones);
+	int64_t live = (int64_t)(said->n_live - v->n_live),
+		tombstones = (int64_t)(said->n_tombstones - v->n_tombstones);
 
 	if (!v->live && left_by_a_kill(live, tombstones))
 		return;
 	if (live)
 		fault_add(f, "n_live", "%" PRIu64 "\t%" PRIu64 ", as counted", said->n_live, v->n_live);
 	if (tombstones)
-		fault_add(f, "n_tombstones", "%" PRIu64 "\t%" PRIu64 ", as counted", said->n_tombstones, v->n_tombstones);
+		fault_add(f, "n_tombstones", "%" PRIu64 "\t%" PRIu64 ", as counted", said->n_tombstones,
+			  v->n_tombstones);
 }
 
 /* Areas between the parts of the file. */
@@ -316,13 +320,15 @@ static void check_gaps(const struct seg_map *m, struct faults *f)
 	const struct shm_table *h = m->table;
 	const uint64_t gaps[][2] = {
 		{h->clusters_off + (uint64_t)m->n_cluster_slots * 4, h->entries_off},
-		{h->documents_off + (uint64_t)m->n_entries * 8, h->records_off},
+		{h->documents_off + (uint64_t)m->n_entries * 8, h->tags_off},
+		{h->tags_off + m->n_entries, h->records_off},
 	};
 	uint64_t where;
 
-	for (int i = 0; i < 2; i++)
+	for (int i = 0; i < 3; i++)
 		if (gaps[i][0] <= gaps[i][1] && gaps[i][1] <= m->size && !bytes_zero(h, gaps[i][0], gaps[i][1], &where))
-			fault_add(f, "gap", "%02x at byte %" PRIu64 "\t00: nothing is there", ((const uint8_t *)h)[where], where);
+			fault_add(f, "gap", "%02x at byte %" PRIu64 "\t00: nothing is there",
+				  ((const uint8_t *)h)[where], where);
 }
 
 /* One pass. *settled: nothing changed meanwhile, or so little that the counts can be compared. */
@@ -340,12 +346,12 @@ static int pass(struct verify *v, bool *again, bool *settled, struct faults *who
 	whole->n = 0;
 	whole->n_more = 0;
 	check_gaps(&v->t->map, whole);
+	check_epochs(v, whole);
 	if (!*settled)
 		return EXIT_DONE;
 	check_counts(v, whole, &after);
 	if (v->n_residues > (v->live ? 0u : 1u)) /* a writer makes one change at a time */
 		fault_add(whole, "empty entries", "%" PRIu64 " with something in them\tall zero", v->n_residues);
-	check_epochs(v, whole);
 	check_records(v, whole);
 	return EXIT_DONE;
 }

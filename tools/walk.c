@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
- * Walking all rows in the order of their keys (walk.h): the slots of live entries are collected and sorted in one section,
- * then read in batches, a section each. A new generation has other slots: the walk goes on behind the last key told. */
+ * Walking all rows in the order of their keys (walk.h): the slots of live entries are collected and sorted in one
+ * section, then read in batches, a section each. A new generation has other slots: the walk goes on behind the last key
+ * told. */
 #include "walk.h"
 
 #include <inttypes.h>
@@ -278,14 +279,15 @@ int walk_verdict(const struct tool *t, uint64_t n_damaged)
 	if (n_damaged == 0)
 		return EXIT_DONE;
 	return tool_fail(t, EXIT_DAMAGE, "corrupt",
-			 "%" PRIu64 " damaged entries were left out: run `berth verify`, then restart berthd, which makes a "
+			 "%" PRIu64
+			 " damaged entries were left out: run `berth verify`, then restart berthd, which makes a "
 			 "new table from its store",
 			 n_damaged);
 }
 
 static json_t *placement_json(const struct placement *p)
 {
-	const struct shm_detail *d = &p->record.detail;
+	const struct shm_detail *d = placement_detail(p);
 	json_t *json = tool_object();
 	struct detail_inject pair;
 
@@ -299,8 +301,9 @@ static json_t *placement_json(const struct placement *p)
 	for (unsigned i = 0; detail_inject(d, i, &pair); i++) {
 		json_t *item = tool_object();
 		tool_set(item, "field", text_json(pair.field, pair.field_len));
-		tool_set(item, "value", pair.kind == INJECT_PARTITION ? json_pack("{s:b}", "partition", 1)
-								      : text_json(pair.value, pair.value_len));
+		tool_set(item, "value",
+			 pair.kind == INJECT_PARTITION ? json_pack("{s:b}", "partition", 1)
+						       : text_json(pair.value, pair.value_len));
 		if (json_array_append_new(list, item) != 0)
 			tool_no_memory();
 	}

@@ -75,7 +75,7 @@ int history_show(struct tool *t, const struct arguments *a)
 	rc = client_once(t, CLIENT_LOOK, "history", params, &result);
 	if (rc != EXIT_DONE)
 		return rc;
-	grid_start(&g, "TIME", ">EPOCH", "WHAT", "PARTITION", "STATE AFTER IT", "BY", NULL);
+	grid_start(&g, "TIME", ">EPOCH", "WHAT", "PARTITION", "STATE AFTER IT", "BY");
 	json_array_foreach(json_object_get(result, "events"), i, event)
 	{
 		if (t->json) {
@@ -132,15 +132,17 @@ static int watch_lines(const struct tool *t, struct client *c)
 	while (!ferror(stdout)) {
 		if (client_next(c, -1, &line) != CALL_OK)
 			return tool_fail(t, EXIT_UNREACHABLE, "unreachable",
-					 "%s: watch again once it runs; what changed meanwhile is in `berth history`", c->fault);
+					 "%s: watch again once it runs; what changed meanwhile is in `berth history`",
+					 c->fault);
 		const char *method = tool_string(line, "method");
 		if (strcmp(method, "change") == 0) {
 			tell_change(t, json_object_get(line, "params"));
 		} else if (strcmp(method, "overrun") == 0) {
 			json_decref(line);
-			return tool_fail(t, EXIT_REFUSED, "overrun",
-					 "changes came faster than they were read, some were dropped: watch again; what was "
-					 "missed is in `berth history`");
+			return tool_fail(
+				t, EXIT_REFUSED, "overrun",
+				"changes came faster than they were read, some were dropped: watch again; what was "
+				"missed is in `berth history`");
 		}
 		json_decref(line);
 	}

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * Reader processes come and come back: `attach` makes a registration and answers with its descriptor, `reattach` tells a
- * new writer, or a new connection, whose registration one is. The connection then stands for the process: it may be
+ * Reader processes come and come back: `attach` makes a registration and answers with its descriptor, `reattach` tells
+ * a new writer, or a new connection, whose registration one is. The connection then stands for the process: it may be
  * silent for ever, and its end is a hint to look whether the process died. Called by rpc.c, control thread. */
 #include <errno.h>
 #include <fcntl.h>
@@ -149,7 +149,8 @@ enum refusal_code method_attach(struct call *call, struct refusal *r)
 
 	if (version != ATTACH_VERSION)
 		return refuse_at(r, R_INVALID, "$.version",
-				 "version %" JSON_INTEGER_FORMAT " of attach: this berthd speaks %d", version, ATTACH_VERSION);
+				 "version %" JSON_INTEGER_FORMAT " of attach: this berthd speaks %d", version,
+				 ATTACH_VERSION);
 	if (readers < 1 || readers > SHM_READERS_MAX)
 		return refuse_at(r, R_INVALID, "$.readers", "readers %" JSON_INTEGER_FORMAT ": give 1 to %u", readers,
 				 SHM_READERS_MAX);

@@ -135,8 +135,8 @@ void buffer_string(struct buffer *b, const char *text, size_t n)
 	buffer_add(b, "\"", 1);
 }
 
-/* By hand: json_dumps costs several times as much, and is in the way of every change. Depth is bounded by whoever made the
- * value (json_read, placement.h). */
+/* By hand: json_dumps costs several times as much, and is in the way of every change. Depth is bounded by whoever made
+ * the value (json_read, placement.h). */
 void buffer_json(struct buffer *b, const json_t *json)
 {
 	const char *comma = "", *key;
@@ -151,7 +151,8 @@ void buffer_json(struct buffer *b, const json_t *json)
 	switch (json_typeof(json)) {
 	case JSON_OBJECT:
 		buffer_add(b, "{", 1);
-		json_object_foreach ((json_t *)(uintptr_t)json, key, value) {
+		json_object_foreach((json_t *)(uintptr_t)json, key, value)
+		{
 			buffer_text(b, comma);
 			buffer_string(b, key, strlen(key));
 			buffer_add(b, ":", 1);
@@ -162,7 +163,8 @@ void buffer_json(struct buffer *b, const json_t *json)
 		break;
 	case JSON_ARRAY:
 		buffer_add(b, "[", 1);
-		json_array_foreach (json, i, value) {
+		json_array_foreach(json, i, value)
+		{
 			buffer_text(b, comma);
 			buffer_json(b, value);
 			comma = ",";

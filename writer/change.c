@@ -84,6 +84,8 @@ static bool key_write(struct generation *g, struct shm_entry *e, const char *key
 		e->n = (uint8_t)len;
 	}
 	atomic_store_explicit(&e->hash, hash, memory_order_relaxed);
+	/* Before the word, as all of the entry: whoever finds the word set finds its tag. */
+	atomic_store_explicit(gen_tag(g, (uint32_t)(e - g->map.entries)), shm_tag(hash), memory_order_relaxed);
 	return true;
 }
 
@@ -265,11 +267,15 @@ static void cancel_in(struct table *t, struct generation *g, unsigned which, str
 	}
 }
 
+/* An entry more than there may be? A key that has a slot takes no other one: its migration ends in a full table too. */
 static bool too_full(const struct table *t, const struct table_change *c)
 {
 	const struct shm_table *h = gen_header(t->now);
+	const struct shm_entry *e;
+	uint64_t word;
 
 	return c->key && c->after.at &&
+	       index_find(&t->now->map, c->key, c->len, hash_key(t->secret, c->key, c->len), true, &e, &word) != 1 &&
 	       atomic_load_explicit(&h->n_live, memory_order_relaxed) +
 			       atomic_load_explicit(&h->n_tombstones, memory_order_relaxed) + 1 >
 		       GROW_MUST(t->now->map.capacity);

@@ -17,9 +17,9 @@
 #include "rpc.h"
 #include "watch.h"
 
-#define TURN_NS 2000000u      /* how long one connection may keep the loop with what it has buffered */
-#define ANSWERS_SOFT 65536u   /* bytes of answers before they are sent, whatever else is buffered */
-#define SPARE_MAX 262144u     /* larger buffers are not kept for the next connection */
+#define TURN_NS 2000000u    /* how long one connection may keep the loop with what it has buffered */
+#define ANSWERS_SOFT 65536u /* bytes of answers before they are sent, whatever else is buffered */
+#define SPARE_MAX 262144u   /* larger buffers are not kept for the next connection */
 
 const char *conn_who(struct conn *c)
 {
@@ -75,7 +75,10 @@ static void conn_queue(struct conn *c, struct conn_list *list)
 	TAILQ_INSERT_TAIL(list, c, queue_link);
 }
 
-static void conn_free(uv_handle_t *handle) { free(handle->data); }
+static void conn_free(uv_handle_t *handle)
+{
+	free(handle->data);
+}
 
 void conn_close(struct conn *c)
 {
@@ -116,14 +119,15 @@ static ssize_t send_some(struct conn *c)
 		struct cmsghdr header;
 		char bytes[CMSG_SPACE(sizeof(int))];
 	} control;
-	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof(control)};
+	struct msghdr m = {
+		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof(control)};
 	ssize_t n;
 
 	if (c->send_fd < 0)
 		return send(c->fd, data, left, MSG_NOSIGNAL | MSG_DONTWAIT);
 	memset(&control, 0, sizeof(control));
-	control.header = (struct cmsghdr){
-		.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))};
+	control.header =
+		(struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))};
 	memcpy(CMSG_DATA(&control.header), &c->send_fd, sizeof(int));
 	n = sendmsg(c->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
 	if (n > 0) {
@@ -346,8 +350,9 @@ static void conn_read(struct conn *c)
 			return;
 		}
 		data = c->in.data + c->in.len;
-		n = receive(c, data, c->in.size - c->in.len < FRAME_MAX + 1 - left ? c->in.size - c->in.len
-										   : FRAME_MAX + 1 - left);
+		n = receive(c, data,
+			    c->in.size - c->in.len < FRAME_MAX + 1 - left ? c->in.size - c->in.len
+									  : FRAME_MAX + 1 - left);
 	} else {
 		n = receive(c, data, FRAME_MAX + 1);
 	}

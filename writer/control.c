@@ -2,8 +2,8 @@
  * The listening sockets: bound below the directory's descriptor, with modes that do not depend on the umask; who may
  * connect, how many, and how long they may do nothing. Control thread only.
  *
- * Limits are for connections that are not attached: a reader process holds its own open for as long as it lives, and the
- * registry limits those. admin.sock has limits of its own, so that nobody who may look keeps out who may change. */
+ * Limits are for connections that are not attached: a reader process holds its own open for as long as it lives, and
+ * the registry limits those. admin.sock has limits of its own, so that nobody who may look keeps out who may change. */
 #include "control.h"
 
 #include <errno.h>
@@ -37,7 +37,7 @@ static const char *over_limit(struct server *s, bool admin, uid_t uid)
 	unsigned all = 0, of_uid = 0;
 	struct conn *c;
 
-	TAILQ_FOREACH (c, &s->conns, link) {
+	for (c = TAILQ_FIRST(&s->conns); c; c = TAILQ_NEXT(c, link)) {
 		if (c->attached || c->admin != admin)
 			continue;
 		all++;
@@ -49,8 +49,8 @@ static const char *over_limit(struct server *s, bool admin, uid_t uid)
 	if (of_uid >= (admin ? ADMIN_CONNS_OF_UID_MAX : CONNS_OF_UID_MAX))
 		return "too many connections of this user";
 	/* A registration costs a descriptor beside its connection's. */
-	if (!admin && s->n_conns + registry_count(table_registry(core_table(s->core))) + DESCRIPTORS_KEPT >=
-			      s->n_descriptors_max)
+	if (!admin &&
+	    s->n_conns + registry_count(table_registry(core_table(s->core))) + DESCRIPTORS_KEPT >= s->n_descriptors_max)
 		return "the daemon's limit of open files is near";
 	return NULL;
 }
@@ -210,7 +210,8 @@ static enum refusal_code listener_open(struct server *s, struct listener *l, boo
 	if (rc != 0)
 		goto fail;
 	doing = "group and mode";
-	if (fchownat(in->dir_fd, name, (uid_t)-1, group, AT_SYMLINK_NOFOLLOW) != 0 || fchmodat(in->dir_fd, name, 0660, 0))
+	if (fchownat(in->dir_fd, name, (uid_t)-1, group, AT_SYMLINK_NOFOLLOW) != 0 ||
+	    fchmodat(in->dir_fd, name, 0660, 0))
 		goto fail;
 	doing = "listen";
 	if (listen(l->fd, 1024) != 0)

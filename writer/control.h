@@ -16,18 +16,18 @@
 
 #include "server.h"
 
-#define FRAME_MAX 65536u          /* bytes of a request, newline excluded */
-#define DEPTH_MAX 32u             /* nesting of a request */
+#define FRAME_MAX 65536u /* bytes of a request, newline excluded */
+#define DEPTH_MAX 32u    /* nesting of a request */
 #define WATCH_BACKLOG_MAX 1048576u
 #define WATCHERS_MAX 256u
 #define WATCHERS_OF_UID_MAX 64u
-#define BACKLOG_MAX 268435456u    /* of all answers that wait for their readers: above it, no more looking */
-#define CONNS_MAX 1024u           /* on berth.sock, attached ones not counted */
+#define BACKLOG_MAX 268435456u /* of all answers that wait for their readers: above it, no more looking */
+#define CONNS_MAX 1024u        /* on berth.sock, attached ones not counted */
 #define CONNS_OF_UID_MAX 512u
-#define ADMIN_CONNS_MAX 512u      /* on admin.sock */
+#define ADMIN_CONNS_MAX 512u /* on admin.sock */
 #define ADMIN_CONNS_OF_UID_MAX 256u
-#define CONN_IDLE_MS 30000u       /* without a whole request, or without reading an answer */
-#define DESCRIPTORS_KEPT 128u     /* of RLIMIT_NOFILE, not for connections on berth.sock */
+#define CONN_IDLE_MS 30000u   /* without a whole request, or without reading an answer */
+#define DESCRIPTORS_KEPT 128u /* of RLIMIT_NOFILE, not for connections on berth.sock */
 
 struct conn {
 	TAILQ_ENTRY(conn) link;       /* server.conns */
@@ -37,24 +37,24 @@ struct conn {
 	struct server *server;
 	uv_poll_t poll;
 	int fd;
-	int events;  /* that poll is armed for */
+	int events; /* that poll is armed for */
 	bool admin, attached, watching;
 	bool eof;     /* the peer sends no more */
 	bool closing; /* close once the answers have left */
 	bool closed;  /* memory goes at the end of the loop's turn */
 
 	uid_t uid;
-	pid_t pid; /* as seen from here; 0: not visible */
+	pid_t pid;    /* as seen from here; 0: not visible */
 	char who[80]; /* for the history; "" until it is wanted */
 
 	struct buffer in, out;
-	size_t scanned;  /* bytes of in without a newline */
-	size_t counted;  /* bytes of out in server.backlog */
-	int passed_fd;   /* came with the request that is being read; -1: none */
-	int send_fd;     /* goes with the first byte of out; -1: none */
+	size_t scanned;             /* bytes of in without a newline */
+	size_t counted;             /* bytes of out in server.backlog */
+	int passed_fd;              /* came with the request that is being read; -1: none */
+	int send_fd;                /* goes with the first byte of out; -1: none */
 	uint64_t heard_ms, sent_ms; /* of the loop's clock: last whole request, last byte taken by the peer */
 
-	uint32_t slot;   /* attached: of its registration */
+	uint32_t slot; /* attached: of its registration */
 	uint64_t attach;
 	struct load *load; /* whose answer this connection waits for */
 };

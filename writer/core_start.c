@@ -26,6 +26,7 @@ struct metas {
 static int see_meta(void *arg, const char *name, const char *value)
 {
 	struct metas *m = arg;
+	struct refusal *r = m->r;
 	struct {
 		const char *name;
 		uint64_t *number;
@@ -48,7 +49,7 @@ static int see_meta(void *arg, const char *name, const char *value)
 		}
 		if (known[i].number ? errno || end == value || *end || *value == '-'
 				    : strlen(value) >= sizeof(m->uuid)) {
-			refuse(m->r, R_BACKEND,
+			refuse(r, R_BACKEND,
 			       "the store says that %s is \"%.64s\", which cannot be: restore the store", name, value);
 			return -1;
 		}

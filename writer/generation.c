@@ -8,8 +8,11 @@
  *    a reader.
  * F2 A table has its name only when it is complete; what a dead writer left half-made is unlinked.
  * F3 After the flip nobody stores into the older file. It is punched only after no reader is in it (grow.c).
- * F4 While the writer runs there is a reserve as large as the present file, or it is being made: a restart needs no
- *    memory that somebody else could have taken. */
+ * F4 While the writer runs there is a reserve as large as the present file, or it is being made of an old file: a restart
+ *    needs no memory that somebody else could have taken. So memory that is to be used again is overwritten with zeros
+ *    where it is, and never given back in between.
+ * F5 A file that was a table once is never cut. Who reads without a registration is not waited for (F3): stopped in the
+ *    middle of a look-up, it goes on in that file, whatever is in it by now, and finds out afterwards. */
 #include "table_internal.h"
 
 #include <dirent.h>
@@ -25,6 +28,7 @@
 #define BUILDING "building"
 #define RESERVE "reserve"
 #define PUNCH_STEP (1u << 20)
+#define FAR_TOO_LARGE 4u /* a reserve of so many times what the table takes: not kept, as it cannot be cut (F5) */
 #define RECORDS_HEADROOM (64u << 10)
 #define HUGETLBFS_MAGIC_ 0x958458f6
 
@@ -56,6 +60,38 @@ static int allocate_range(int fd, uint64_t from, uint64_t to)
 	return e ? -1 : 0;
 }
 
+/* Zeros, in memory that the file has. 0 or -1. */
+static int zero_range(int fd, uint64_t from, uint64_t to)
+{
+	void *p;
+
+	if (from >= to)
+		return 0;
+	if (allocate_range(fd, from, to) != 0) /* holes: F1 */
+		return -1;
+	p = mmap(NULL, (size_t)(to - from), PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)from);
+	if (p == MAP_FAILED)
+		return -1;
+	memset(p, 0, (size_t)(to - from));
+	munmap(p, (size_t)(to - from));
+	return 0;
+}
+
+/* Makes the reserve of a file that no reader has seen, of which `allocated` bytes are backed and `dirty` may be other
+ * than zero (F4); or removes it, when there is a reserve already or nobody needs one. */
+static void take_back(struct table *t, const char *name, int fd, uint64_t allocated, uint64_t dirty)
+{
+	int dir = t->instance->table_dir_fd;
+	uint64_t size = allocated / file_block(fd) * file_block(fd);
+
+	if (t->reserve_size == 0 && size > 0 && atomic_load_explicit(&t->root->termgen, memory_order_relaxed) != 0 &&
+	    ftruncate(fd, (off_t)size) == 0 && zero_range(fd, 0, dirty < size ? dirty : size) == 0 &&
+	    renameat(dir, name, dir, RESERVE) == 0)
+		t->reserve_size = size;
+	else
+		unlinkat(dir, name, 0);
+}
+
 int generation_allocate(struct generation *g, uint64_t end)
 {
 	uint64_t to = round_up(end, file_block(g->fd));
@@ -74,15 +110,17 @@ static void file_modes(const struct table *t, int fd)
 {
 	if (fchown(fd, (uid_t)-1, t->instance->group) != 0)
 		errno = 0; /* not ours to give: the mode still keeps others out */
-	(void)!fchmod(fd, 0640);
+	(void)!fchmod(fd, t->instance->table_mode);
 }
 
 /* A file to build in: the reserve if there is one. */
-static int building_open(struct table *t, uint64_t *allocated)
+static int building_open(struct table *t, uint64_t least, uint64_t *allocated)
 {
 	int dir = t->instance->table_dir_fd;
 
 	*allocated = 0;
+	if (t->reserve_size / FAR_TOO_LARGE > least && unlinkat(dir, RESERVE, 0) == 0)
+		t->reserve_size = 0; /* it gives more than a file of its own takes */
 	if (t->reserve_size && renameat(dir, RESERVE, dir, BUILDING) == 0) {
 		*allocated = t->reserve_size;
 		t->reserve_size = 0;
@@ -110,7 +148,8 @@ static void header_fill(const struct table *t, struct generation *g, uint32_t nu
 	h->clusters_off = SHM_PAGE;
 	h->entries_off = round_up(h->clusters_off + (uint64_t)n_clusters * 4, 64);
 	h->documents_off = h->entries_off + n_entries * sizeof(struct shm_entry);
-	h->records_off = round_up(h->documents_off + n_entries * 8, SHM_PAGE);
+	h->tags_off = round_up(h->documents_off + n_entries * 8, 64);
+	h->records_off = round_up(h->tags_off + n_entries + SHM_TAG_WINDOW, SHM_PAGE);
 	h->size = g->mapped;
 }
 
@@ -122,7 +161,8 @@ enum refusal_code generation_create(struct table *t, uint32_t number, uint32_t c
 
 	if (!g)
 		return refuse(r, R_FULL, "no memory for a new table generation");
-	g->fd = building_open(t, &g->allocated);
+	g->fd = building_open(t, SHM_PAGE + (uint64_t)n_clusters * 4 + n_entries * (sizeof(struct shm_entry) + 8), &g->allocated);
+	g->recycled = g->allocated;
 	if (g->fd < 0) {
 		free(g);
 		return refuse(r, R_BACKEND, "cannot make %s/" BUILDING ": %s", t->instance->path, strerror(errno));
@@ -130,7 +170,7 @@ enum refusal_code generation_create(struct table *t, uint32_t number, uint32_t c
 	file_modes(t, g->fd);
 	block = file_block(g->fd);
 	/* Address space, not memory: records may come to a kilobyte a partition. Cut by generation_seal. */
-	g->mapped = round_up(SHM_PAGE + (uint64_t)n_clusters * 4 + n_entries * (sizeof(struct shm_entry) + 8 + 1024) +
+	g->mapped = round_up(SHM_PAGE + (uint64_t)n_clusters * 4 + n_entries * (sizeof(struct shm_entry) + 8 + 1 + 1024) +
 				     (1ull << 30), block);
 	g->limit = g->mapped;
 	g->base = MAP_FAILED;
@@ -161,8 +201,10 @@ int generation_seal(struct generation *g, uint64_t headroom)
 
 	if (size > g->mapped)
 		size = g->mapped;
+	if (size < g->recycled) /* F5 */
+		size = g->recycled;
 	if (generation_allocate(g, size) != 0) { /* do without the headroom */
-		size = least;
+		size = least < g->recycled ? g->recycled : least;
 		if (generation_allocate(g, size) != 0)
 			return -1;
 	}
@@ -195,8 +237,8 @@ static void generation_free(struct generation **gp, bool unmap)
 
 void generation_discard(struct table *t, struct generation **gp)
 {
-	if (*gp) {
-		unlinkat(t->instance->table_dir_fd, BUILDING, 0);
+	if (*gp) { /* while a growth only allocates, nothing but the header was written */
+		take_back(t, BUILDING, (*gp)->fd, (*gp)->allocated, t->growth == GROW_ALLOCATE ? SHM_PAGE : UINT64_MAX);
 		generation_free(gp, true);
 	}
 }
@@ -262,44 +304,81 @@ enum refusal_code generation_flip(struct table *t, struct refusal *r)
 static bool old_slice(struct table *t, struct old_file *o, bool recycle)
 {
 	int dir = t->instance->table_dir_fd;
-	uint64_t len = o->size - o->punched < PUNCH_STEP ? o->size - o->punched : PUNCH_STEP;
+	uint64_t full = o->size, len = full - o->punched < PUNCH_STEP ? full - o->punched : PUNCH_STEP;
 
+	recycle = recycle && (o->punched == 0 || o->zeroed); /* what has holes is no reserve */
+	o->zeroed = recycle;
 	if (len > 0) {
 		len = round_up(len, file_block(o->fd));
 		if (o->base)
 			munmap(o->base + o->punched, len < o->mapped - o->punched ? len : o->mapped - o->punched);
-		(void)!fallocate(o->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)o->punched, (off_t)len);
-		if (recycle && allocate_range(o->fd, o->punched, o->punched + len) != 0)
-			o->size = o->punched; /* somebody was quicker: the reserve is what we have */
+		if (!recycle)
+			(void)!fallocate(o->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)o->punched, (off_t)len);
+		if (recycle && zero_range(o->fd, o->punched, o->punched + len) != 0)
+			o->size = o->punched; /* it had holes, and somebody was quicker: the reserve is what we have */
 		else
 			o->punched += len;
 		if (o->punched < o->size)
 			return true;
 	}
-	if (recycle && ftruncate(o->fd, (off_t)o->punched) == 0 && renameat(dir, o->name, dir, RESERVE) == 0)
+	if (recycle && o->punched >= full && renameat(dir, o->name, dir, RESERVE) == 0) /* F5 */
 		t->reserve_size = o->punched;
 	else
 		unlinkat(dir, o->name, 0);
 	return false;
 }
 
-bool old_files_step(struct table *t)
+/* A slice for the files whose readers are gone. True when there was one. */
+static bool old_files_slice(struct table *t, bool recycle)
 {
 	for (struct old_file **at = &t->old; *at; at = &(*at)->next) {
 		struct old_file *o = *at;
 
 		if (!o->passed)
 			continue;
-		if (old_slice(t, o, t->reserve_size == 0 && t->growth == GROW_IDLE && t->next == NULL))
+		if (old_slice(t, o, recycle))
 			return true;
 		*at = o->next;
 		close(o->fd);
 		free(o);
 		return true;
 	}
-	if (t->reserve_size < t->now->limit && !t->old && t->growth == GROW_IDLE && !t->next)
-		reserve_make(t, t->now->limit); /* tried again at the next slice of upkeep when there is no room */
 	return false;
+}
+
+bool old_files_step(struct table *t)
+{
+	if (old_files_slice(t, t->reserve_size == 0 && t->growth == GROW_IDLE && t->next == NULL))
+		return true;
+	if (t->reserve_size < t->now->limit && !t->old && t->growth == GROW_IDLE && !t->next &&
+	    reserve_make(t, t->now->limit) != 0 && t->reserve_size >= t->now->records.high + SHM_RECORD_MAX)
+		t->now->limit = t->reserve_size; /* F4: no more is taken into use than a restart has room for */
+	return false;
+}
+
+void old_files_reclaim(struct table *t)
+{
+	while (t->reserve_size == 0 && old_files_slice(t, true))
+		;
+}
+
+/* What the dead writer had ready or half-made, and no reader has seen (F2, F4). */
+static void left_over(struct table *t, const char *name)
+{
+	int fd = openat(t->instance->table_dir_fd, name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+	struct stat st;
+
+	if (fd < 0)
+		return;
+	if (fstat(fd, &st) == 0) {
+		uint64_t backed = (uint64_t)st.st_blocks * 512, size = (uint64_t)st.st_size;
+
+		if (strcmp(name, RESERVE) != 0)
+			take_back(t, name, fd, backed < size ? backed : size, UINT64_MAX);
+		else
+			t->reserve_size = backed < size ? 0 : size;
+	}
+	close(fd);
 }
 
 void old_files_find(struct table *t)
@@ -314,20 +393,19 @@ void old_files_find(struct table *t)
 			close(fd);
 		return;
 	}
+	left_over(t, RESERVE);
 	while ((e = readdir(d)) != NULL) {
 		struct stat st;
 		char *end;
 		unsigned long n;
 
-		if (strcmp(e->d_name, BUILDING) == 0 || strcmp(e->d_name, RESERVE ".new") == 0)
-			unlinkat(t->instance->table_dir_fd, e->d_name, 0); /* F2 */
 		if (strncmp(e->d_name, "table.", 6) != 0 || e->d_name[6] < '0' || e->d_name[6] > '9')
 			continue;
 		n = strtoul(e->d_name + 6, &end, 10);
 		if (*end || n > UINT32_MAX)
 			continue;
 		if (n > current) { /* named, but the writer died before the flip: nobody has seen it, and its name is wanted */
-			unlinkat(t->instance->table_dir_fd, e->d_name, 0);
+			left_over(t, e->d_name);
 			continue;
 		}
 		fd = openat(t->instance->table_dir_fd, e->d_name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
@@ -337,14 +415,8 @@ void old_files_find(struct table *t)
 			close(fd);
 	}
 	closedir(d);
-	fd = openat(t->instance->table_dir_fd, RESERVE, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
-	if (fd >= 0) {
-		struct stat st;
-
-		if (fstat(fd, &st) == 0)
-			t->reserve_size = (uint64_t)st.st_blocks * 512 < (uint64_t)st.st_size ? 0 : (uint64_t)st.st_size;
-		close(fd);
-	}
+	left_over(t, BUILDING);
+	unlinkat(t->instance->table_dir_fd, RESERVE ".new", 0);
 }
 
 void old_files_close(struct table *t)

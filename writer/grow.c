@@ -22,6 +22,7 @@
 #define ALLOCATE_STEP (1u << 20)
 #define RETRY_MS 1000u             /* after a growth or a reserve that found no room */
 #define LOOK_MS 1u                 /* between grace periods while something is retired */
+#define RECLAIM_MS 500u            /* at a start, for readers to leave a file that is wanted */
 #define BLOCKED_MS 20u             /* while a section holds it back */
 
 /* ---- grace periods ---- */
@@ -108,6 +109,34 @@ static bool grace_period(struct table *t)
 	return held || (t->now->retired_n && t->now->retired[t->now->retired_head].tag < grace);
 }
 
+void reserve_reclaim(struct table *t)
+{
+	uint32_t current = SHM_GENERATION(atomic_load_explicit(&t->root->termgen, memory_order_acquire));
+	const struct timespec nap = {.tv_nsec = 1000000};
+	bool advanced = false;
+
+	for (unsigned ms = 0; t->reserve_size == 0 && ms < RECLAIM_MS; ms++) {
+		bool held = false;
+
+		/* Readers left those files behind at a flip before this writer's; the present one goes on being theirs. */
+		for (struct old_file *o = t->old; o && !advanced; o = o->next)
+			if (o->generation != current)
+				o->tag = atomic_load_explicit(&t->root->grace, memory_order_relaxed);
+		if (!advanced && grace_advance(t->root, t->membarrier) != 0)
+			return;
+		advanced = true;
+		registry_look(t->registry);
+		for (struct old_file *o = t->old; o; o = o->next) {
+			o->passed = o->generation != current && o->tag < registry_lowest(t->registry, o->generation);
+			held = held || (o->generation != current && !o->passed);
+		}
+		old_files_reclaim(t);
+		if (!held)
+			return;
+		nanosleep(&nap, NULL);
+	}
+}
+
 /* ---- growth ---- */
 
 static uint64_t growth_bytes(const struct table *t)
@@ -131,7 +160,7 @@ bool grow_start(struct table *t, uint32_t capacity, uint32_t n_clusters, struct 
 		generation_discard(t, &t->next);
 		return false;
 	}
-	(void)!fchmod(t->reserving_fd, 0640);
+	(void)!fchmod(t->reserving_fd, t->instance->table_mode);
 	t->reserving = 0;
 	t->copied = 0;
 	t->growth = GROW_ALLOCATE;
@@ -221,6 +250,11 @@ static bool copy_slot(struct table *t, uint32_t slot)
 /* One slice. 1: flipped, or given up; 0: more to do. */
 static int grow_slice(struct table *t, uint64_t until_ns, struct refusal *r)
 {
+	uint32_t capacity;
+
+	if (!t->next)
+		return 1;
+	capacity = t->next->map.capacity;
 	while (t->growth == GROW_ALLOCATE) {
 		int rc = grow_allocate(t);
 
@@ -252,8 +286,8 @@ static int grow_slice(struct table *t, uint64_t until_ns, struct refusal *r)
 	t->headroom = 0;
 	return 1;
 full:
-	refuse(r, R_FULL, "a table of %u entries has no room for what is in the present one: give %s more room",
-	       t->next->map.capacity, t->instance->path);
+	refuse(r, R_FULL, "a table of %u entries has no room for what is in the present one: give %s more room", capacity,
+	       t->instance->path);
 	grow_give_up(t);
 	return 1;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * HTTP on a thread of its own: http.h. libmicrohttpd is driven by our thread (its descriptor is polled beside an eventfd),
- * because that thread registers with RCU when it starts and unregisters before it ends.
+ * HTTP on a thread of its own: http.h. libmicrohttpd is driven by our thread (its descriptor is polled beside an
+ * eventfd), because that thread registers with RCU when it starts and unregisters before it ends.
  *
  * G1 A snapshot is immutable once it is published, and freed a grace period after the next one took its place.
  * G2 The thread's read sections copy the snapshot and do nothing else, so that grace periods are short. */
@@ -27,6 +27,17 @@
 
 #define CONNECTIONS_MAX 64u
 #define TIMEOUT_S 10u
+#define LOOK_MS 500 /* after CONNECTIONS_MAX was reached, libmicrohttpd listens again only in its next turn */
+
+/* ThreadSanitizer does not see what liburcu orders (membarrier, and the library is not instrumented): it is told. */
+#ifdef __SANITIZE_THREAD__
+#include <sanitizer/tsan_interface.h>
+#define ORDER_BEFORE(p) __tsan_release(p)
+#define ORDER_AFTER(p) __tsan_acquire(p)
+#else
+#define ORDER_BEFORE(p) ((void)(p))
+#define ORDER_AFTER(p) ((void)(p))
+#endif
 
 struct snapshot {
 	struct rcu_head rcu;
@@ -82,6 +93,7 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *c, const cha
 {
 	static const char seen = 1;
 	struct http *h = arg;
+	struct snapshot *now;
 	struct status status;
 	struct buffer b = {0};
 
@@ -96,12 +108,16 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *c, const cha
 		return MHD_YES;
 	}
 	if (strcmp(method, MHD_HTTP_METHOD_GET) != 0 && strcmp(method, MHD_HTTP_METHOD_HEAD) != 0)
-		return answer_text(c, MHD_HTTP_METHOD_NOT_ALLOWED, "only GET and HEAD: changes go through admin.sock\n");
+		return answer_text(c, MHD_HTTP_METHOD_NOT_ALLOWED,
+				   "only GET and HEAD: changes go through admin.sock\n");
 	for (size_t i = 0; i < sizeof(pages) / sizeof(pages[0]); i++) {
 		if (strcmp(url, pages[i].path) != 0)
 			continue;
 		urcu_memb_read_lock(); /* G2 */
-		status = rcu_dereference(h->now)->status;
+		now = rcu_dereference(h->now);
+		ORDER_AFTER(now); /* the publication */
+		status = now->status;
+		ORDER_BEFORE(now); /* its end */
 		urcu_memb_read_unlock();
 		pages[i].render(&status, &b);
 		if (b.failed) {
@@ -124,10 +140,10 @@ static void *serve(void *arg)
 	urcu_memb_register_thread();
 	while (!(fds[1].revents & POLLIN)) {
 		MHD_UNSIGNED_LONG_LONG within;
-		int wait = -1;
+		int wait = LOOK_MS;
 
-		if (MHD_get_timeout(h->mhd, &within) == MHD_YES)
-			wait = within > 60000 ? 60000 : (int)within;
+		if (MHD_get_timeout(h->mhd, &within) == MHD_YES && within < LOOK_MS)
+			wait = (int)within;
 		if (poll(fds, 2, wait) < 0 && errno != EINTR)
 			break;
 		MHD_run(h->mhd);
@@ -138,7 +154,13 @@ static void *serve(void *arg)
 
 /* ---- control thread ---------------------------------------------------------------------------------------- */
 
-static void free_snapshot(struct rcu_head *rcu) { free(caa_container_of(rcu, struct snapshot, rcu)); }
+static void free_snapshot(struct rcu_head *rcu)
+{
+	struct snapshot *old = caa_container_of(rcu, struct snapshot, rcu);
+
+	ORDER_AFTER(old); /* all reads */
+	free(old);
+}
 
 void http_publish(struct server *s)
 {
@@ -150,6 +172,7 @@ void http_publish(struct server *s)
 	if (!next)
 		return; /* the numbers stay those of the last second */
 	status_collect(s, &next->status);
+	ORDER_BEFORE(next);
 	last = rcu_xchg_pointer(&s->http->now, next); /* G1 */
 	if (last)
 		urcu_memb_call_rcu(&last->rcu, free_snapshot);
@@ -163,7 +186,11 @@ static int listen_at(const char *address, unsigned *port, struct refusal *r)
 	struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE, .ai_socktype = SOCK_STREAM};
 	struct addrinfo *found = NULL;
 	const char *colon = strrchr(address, ':');
-	struct sockaddr_storage bound = {0};
+	union {
+		struct sockaddr any;
+		struct sockaddr_in v4;
+		struct sockaddr_in6 v6;
+	} bound = {.v6 = {0}};
 	socklen_t len = sizeof(bound);
 	char host[64] = "127.0.0.1";
 	size_t n = colon ? (size_t)(colon - address) : 0;
@@ -185,7 +212,7 @@ static int listen_at(const char *address, unsigned *port, struct refusal *r)
 	fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0 ||
 	    bind(fd, found->ai_addr, found->ai_addrlen) != 0 || listen(fd, 64) != 0 ||
-	    getsockname(fd, (struct sockaddr *)&bound, &len) != 0) {
+	    getsockname(fd, &bound.any, &len) != 0) {
 		refuse(r, R_BACKEND, "--http %.100s: %s: give another address or port", address, strerror(errno));
 		if (fd >= 0)
 			close(fd);
@@ -193,7 +220,7 @@ static int listen_at(const char *address, unsigned *port, struct refusal *r)
 	}
 	freeaddrinfo(found);
 	/* IPv4 and IPv6 keep the port in the same place. */
-	*port = ntohs(((const struct sockaddr_in *)&bound)->sin_port);
+	*port = ntohs(bound.v4.sin_port);
 	return fd;
 }
 
@@ -213,8 +240,8 @@ enum refusal_code http_open(struct server *s, const char *address, struct refusa
 	}
 	h->stop_fd = eventfd(0, EFD_CLOEXEC);
 	h->mhd = MHD_start_daemon(MHD_USE_EPOLL, 0, NULL, NULL, on_request, h, MHD_OPTION_LISTEN_SOCKET, fd,
-				  MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT, TIMEOUT_S,
-				  MHD_OPTION_END);
+				  MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT,
+				  TIMEOUT_S, MHD_OPTION_END);
 	if (!h->mhd || h->stop_fd < 0) {
 		close(fd);
 		goto fail;

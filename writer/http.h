@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * /metrics, /status and a page, over HTTP, for whoever watches machines. A thread of its own, which reads one immutable
- * snapshot through RCU (liburcu, memb) and nothing else: it can neither wait for the control thread nor make it wait. */
+ * snapshot through RCU (liburcu, memb) and nothing else: it can neither wait for the control thread nor make it wait.
+ */
 #ifndef BERTH_WRITER_HTTP_H
 #define BERTH_WRITER_HTTP_H
 

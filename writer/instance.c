@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * Makes, checks and locks the directory of an instance: instance.h. Modes do not depend on the umask; what exists already
- * is judged as a reader judges it (seg_dir_open), because who owns the directory routes everybody's writes. */
+ * Makes, checks and locks the directory of an instance: instance.h. Modes do not depend on the umask; what exists
+ * already is judged as a reader judges it (seg_dir_open), because who owns the directory routes everybody's writes. */
 #include "instance.h"
 
 #include <errno.h>
@@ -16,7 +16,7 @@
 
 #undef R_OK /* of access(), not ours */
 
-#define DIR_MODE 0751 /* the group lists it; others pass through to the sockets, whose own modes decide */
+#define DIR_MODE 0750 /* the door: who is not in the group comes no further (tables/ in it is open to all) */
 
 /* A group that this process may give files to: root any, others their own. */
 static gid_t group_find(const char *name)
@@ -51,10 +51,11 @@ static enum refusal_code refuse_dir(struct refusal *r, const char *path, int err
 {
 	switch (error) {
 	case BERTH_E_UNSAFE:
-		return refuse(r, R_DENIED,
-			      "%s: it must be a directory, no symbolic link, owned by root, by this user or by user berth, "
-			      "and not writable by group or others: remove it, or name another one",
-			      path);
+		return refuse(
+			r, R_DENIED,
+			"%s: it must be a directory, no symbolic link, owned by root, by this user or by user berth, "
+			"and not writable by group or others: remove it, or name another one",
+			path);
 	case BERTH_E_PERMISSION:
 		return refuse(r, R_DENIED, "%s: not permitted: run berthd as the owner of the directory", path);
 	case BERTH_E_NO_INSTANCE:
@@ -104,8 +105,45 @@ static enum refusal_code readers_make(struct instance *in, struct refusal *r)
 		return refuse(r, errno == ENOTDIR || errno == ELOOP ? R_DENIED : R_BACKEND,
 			      "%s/" SEG_READERS ": opening the directory: %s", in->path, strerror(errno));
 	if (fstat(in->readers_fd, &st) != 0 || st.st_uid != geteuid() || fchmod(in->readers_fd, 0700) != 0)
-		return refuse(r, R_DENIED, "%s/" SEG_READERS " belongs to uid %u: run berthd as that user, or remove it",
-			      in->path, (unsigned)st.st_uid);
+		return refuse(r, R_DENIED,
+			      "%s/" SEG_READERS " belongs to uid %u: run berthd as that user, or remove it", in->path,
+			      (unsigned)st.st_uid);
+	return R_OK;
+}
+
+/* tables/ in the instance, which all may read who got that far; or a link to --table-dir, whose files the group may read.
+ * Readers have it open, so it stays where it is. */
+static enum refusal_code tables_make(struct instance *in, const char *table_dir, struct refusal *r)
+{
+	char old[PATH_MAX];
+	ssize_t n = readlinkat(in->dir_fd, SEG_TABLES, old, sizeof(old) - 1);
+	int error;
+
+	if (table_dir) {
+		if (n >= 0 && (old[n] = '\0', strcmp(old, table_dir) != 0))
+			return refuse(r, R_INVALID, "--table-dir %s: the tables of %s lie in %s: give that", table_dir,
+				      in->path, old);
+		if (n < 0 && symlinkat(table_dir, in->dir_fd, SEG_TABLES) != 0 &&
+		    (errno != EEXIST || unlinkat(in->dir_fd, SEG_TABLES, AT_REMOVEDIR) != 0 ||
+		     symlinkat(table_dir, in->dir_fd, SEG_TABLES) != 0))
+			return refuse(r, R_INVALID, "--table-dir %s: linking it from %s/" SEG_TABLES ": %s", table_dir,
+				      in->path, strerror(errno));
+	} else {
+		if (n >= 0) {
+			old[n] = '\0';
+			return refuse(r, R_INVALID, "the tables of %s lie in %s: give --table-dir %s", in->path, old, old);
+		}
+		if (mkdirat(in->dir_fd, SEG_TABLES, 0755) != 0 && errno != EEXIST)
+			return refuse(r, R_BACKEND, "%s/" SEG_TABLES ": making the directory: %s", in->path, strerror(errno));
+	}
+	error = seg_tables_open(in->dir_fd, &in->table_dir_fd);
+	if (error != BERTH_OK) {
+		in->table_dir_fd = -1;
+		return refuse_dir(r, table_dir ? table_dir : in->path, error);
+	}
+	if (!table_dir && fchmod(in->table_dir_fd, 0755) != 0)
+		return refuse(r, R_DENIED, "%s/" SEG_TABLES ": setting its mode: %s", in->path, strerror(errno));
+	in->table_mode = table_dir ? 0640 : 0644;
 	return R_OK;
 }
 
@@ -114,17 +152,17 @@ enum refusal_code instance_open(const char *dir_or_instance, const char *table_d
 {
 	bool named = !dir_or_instance || !strchr(dir_or_instance, '/');
 	enum refusal_code code;
-	int error;
 
 	memset(in, 0, sizeof(*in));
 	in->dir_fd = in->table_dir_fd = in->readers_fd = in->lock_fd = -1;
 	in->group = group_find("berth");
 	in->admin_group = group_find("berth-admin");
 	if (seg_dir_path(dir_or_instance, in->path, sizeof(in->path)) != BERTH_OK)
-		return refuse(r, R_INVALID,
-			      "instance `%.64s`: a name is 1 to 63 of A-Z, a-z, 0-9, `.`, `_`, `-`; a path has at most 3,999 "
-			      "bytes",
-			      dir_or_instance ? dir_or_instance : "");
+		return refuse(
+			r, R_INVALID,
+			"instance `%.64s`: a name is 1 to 63 of A-Z, a-z, 0-9, `.`, `_`, `-`; a path has at most 3,999 "
+			"bytes",
+			dir_or_instance ? dir_or_instance : "");
 	code = dir_make(in->path, named, in->group, &in->dir_fd, r);
 	if (code != R_OK) {
 		in->dir_fd = -1;
@@ -138,15 +176,9 @@ enum refusal_code instance_open(const char *dir_or_instance, const char *table_d
 	code = readers_make(in, r);
 	if (code != R_OK)
 		goto fail;
-	in->table_dir_fd = in->dir_fd;
-	if (table_dir) {
-		error = seg_dir_open(table_dir, &in->table_dir_fd, NULL);
-		if (error != BERTH_OK) {
-			in->table_dir_fd = -1;
-			code = refuse_dir(r, table_dir, error);
-			goto fail;
-		}
-	}
+	code = tables_make(in, table_dir, r);
+	if (code != R_OK)
+		goto fail;
 	return R_OK;
 fail:
 	instance_close(in);
@@ -155,7 +187,7 @@ fail:
 
 void instance_close(struct instance *in)
 {
-	if (in->table_dir_fd >= 0 && in->table_dir_fd != in->dir_fd)
+	if (in->table_dir_fd >= 0)
 		close(in->table_dir_fd);
 	if (in->readers_fd >= 0)
 		close(in->readers_fd);

@@ -12,14 +12,16 @@
 struct instance {
 	char path[4000];       /* of the directory */
 	int dir_fd;
-	int table_dir_fd;      /* where table.* lie: dir_fd, or another descriptor (--table-dir) */
+	int table_dir_fd;      /* where table.* lie: tables/, or where that links to (--table-dir) */
+	mode_t table_mode;     /* of those files */
 	int readers_fd;        /* readers/, mode 0700 */
 	int lock_fd;           /* flock, for the life of the process */
 	gid_t group;           /* may look: `berth`, or the process's own when there is no such group */
 	gid_t admin_group;     /* may change: `berth-admin`, likewise */
 };
 
-/* dir_or_instance as in seg_dir_path. table_dir: NULL, or a directory (hugetlbfs). takeover: end a writer that holds the
+/* dir_or_instance as in seg_dir_path. table_dir: NULL, or a directory (hugetlbfs), then always the same one: readers
+ * have it open. takeover: end a writer that holds the
  * lock (pidfd, then pid, start time and boot id compared with root's, SIGKILL, at most 5 s for the lock, once).
  * Refused: R_INVALID (path), R_BUSY naming the pid of the running writer, R_BACKEND (a system call), R_DENIED (the
  * directory is somebody else's or others may write to it). */

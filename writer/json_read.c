@@ -179,7 +179,10 @@ static const char *read_string(struct reader *r, size_t *len)
 
 static json_t *read_value(struct reader *r);
 
-static json_t *made(struct reader *r, json_t *value) { return value ? value : fail(r, NULL); }
+static json_t *made(struct reader *r, json_t *value)
+{
+	return value ? value : fail(r, NULL);
+}
 
 static const char *digits(const struct reader *r, const char *p)
 {

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  * Documents, from an open descriptor to the answer: load.h.
  *
- * The worker reads the whole document into its staged form before anything of it is applied, so a file that changes, ends
- * or hangs meanwhile costs this load alone. It looks at `abandoned` between two pieces; a pipe is waited for with a limit.
- * The control thread touches the document only after the worker is through. */
+ * The worker reads the whole document into its staged form before anything of it is applied, so a file that changes,
+ * ends or hangs meanwhile costs this load alone. It looks at `abandoned` between two pieces; a pipe is waited for with
+ * a limit. The control thread touches the document only after the worker is through. */
 #include "load.h"
 
 #include <errno.h>
@@ -23,8 +23,9 @@
 
 #define PIECE 65536u
 #define PIPE_IDLE_MS 30000
-#define LOOK_MS 100      /* how often a worker that waits, and the control thread, look whether somebody still wants it */
+#define LOOK_MS 100 /* how often a worker that waits, and the control thread, look whether somebody still wants it */
 #define SLICE_US 2000u
+#define STOP_NS 3000000000ull /* how long a stop waits for the document that is being applied */
 #define NAME_MAX_BYTES 255u
 
 struct load {
@@ -39,7 +40,6 @@ struct load {
 	uint64_t started_ms;
 	uv_work_t work;
 	uv_timer_t look;
-	int n_handles; /* of work and look that libuv still has */
 	_Atomic bool abandoned;
 	/* of the worker, then of the control thread */
 	struct document *document;
@@ -80,11 +80,13 @@ static enum refusal_code parse(struct load *l, struct document_parser *parser, c
 		if (n < 0 && (errno == EINTR || errno == EAGAIN))
 			continue;
 		if (n < 0)
-			return refuse(r, R_BACKEND, "reading the document: %s: give a file, or a pipe that is written to",
+			return refuse(r, R_BACKEND,
+				      "reading the document: %s: give a file, or a pipe that is written to",
 				      strerror(errno));
 		l->bytes += (uint64_t)n;
 		if (l->bytes > LOAD_BYTES_MAX)
-			return refuse(r, R_BAD_DOCUMENT, "the document is longer than %llu bytes: split it", LOAD_BYTES_MAX);
+			return refuse(r, R_BAD_DOCUMENT, "the document is longer than %llu bytes: split it",
+				      LOAD_BYTES_MAX);
 		if (atomic_load(&l->abandoned))
 			return refuse(r, R_BUSY, "given up");
 		code = document_parser_feed(parser, piece, (size_t)n, r);
@@ -109,22 +111,20 @@ static void on_work(uv_work_t *work)
 
 /* ---- control thread ---------------------------------------------------------------------------------------- */
 
-static void handle_gone(struct load *l)
+static void on_closed(uv_handle_t *handle)
 {
-	if (--l->n_handles == 0)
-		free(l);
+	free(handle->data);
 }
-
-static void on_look_closed(uv_handle_t *handle) { handle_gone(handle->data); }
 
 static void put_summary(struct buffer *out, const struct core_load_summary *s)
 {
 	buffer_format(out,
 		      "{\"partitions\":%llu,\"applied\":%llu,\"unchanged\":%llu,\"removed\":%llu,\"adopted\":%llu,"
 		      "\"diverged\":%llu,\"migrating\":%llu,\"version\":%llu,\"left\":",
-		      (unsigned long long)s->partitions, (unsigned long long)s->applied, (unsigned long long)s->unchanged,
-		      (unsigned long long)s->removed, (unsigned long long)s->adopted, (unsigned long long)s->diverged,
-		      (unsigned long long)s->migrating, (unsigned long long)s->version);
+		      (unsigned long long)s->partitions, (unsigned long long)s->applied,
+		      (unsigned long long)s->unchanged, (unsigned long long)s->removed, (unsigned long long)s->adopted,
+		      (unsigned long long)s->diverged, (unsigned long long)s->migrating,
+		      (unsigned long long)s->version);
 	if (s->left)
 		buffer_json(out, s->left);
 	else
@@ -168,8 +168,8 @@ static void tell_log(struct load *l, const struct core_load_summary *s)
 		log_event(s->diverged || s->migrating ? LEVEL_WARN : LEVEL_INFO, "document", LOG_S("who", l->who),
 			  LOG_N("bytes", l->bytes), LOG_N("version", s->version), LOG_N("partitions", s->partitions),
 			  LOG_N("applied", s->applied), LOG_N("unchanged", s->unchanged), LOG_N("removed", s->removed),
-			  LOG_N("adopted", s->adopted), LOG_N("diverged", s->diverged), LOG_N("migrating", s->migrating),
-			  LOG_N("took_ms", took));
+			  LOG_N("adopted", s->adopted), LOG_N("diverged", s->diverged),
+			  LOG_N("migrating", s->migrating), LOG_N("took_ms", took));
 }
 
 /* The one way out: with a summary, or with l->refusal. */
@@ -189,9 +189,9 @@ static void finish(struct load *l, struct core_load_summary *summary)
 	document_free(&l->document);
 	json_decref(l->id);
 	close(l->fd);
-	uv_close((uv_handle_t *)&l->look, on_look_closed);
-	handle_gone(l);
-	conns_unpark(s);
+	uv_close((uv_handle_t *)&l->look, on_closed); /* the worker is through: this is the last that libuv has of it */
+	if (!core_loading(s->core))
+		conns_unpark(s);
 	upkeep_soon(s, 1);
 	if (s->stopping)
 		return;
@@ -202,6 +202,18 @@ static void finish(struct load *l, struct core_load_summary *summary)
 	}
 }
 
+/* What is in the store already is applied all the same: the core goes on with it in core_step. */
+static void cancel(struct load *l)
+{
+	const char *why = l->server->stopping ? "the daemon is stopping" : "the client is gone";
+
+	core_load_cancel(l->server->core);
+	refuse(&l->refusal, R_BUSY, "%s: %s", why,
+	       core_loading(l->server->core) ? "the document was in the store already, and will be applied"
+					     : "nothing of the document was applied");
+	finish(l, NULL);
+}
+
 bool load_step(struct server *s)
 {
 	struct core_load_summary summary = {0};
@@ -210,18 +222,35 @@ bool load_step(struct server *s)
 
 	if (!l || !l->applying)
 		return false;
-	if (atomic_load(&l->abandoned)) {
-		core_load_cancel(s->core);
-		refuse(&l->refusal, R_BUSY, s->stopping ? "the daemon is stopping: nothing of the document was applied, retry"
-							: "the client is gone");
-		finish(l, NULL);
-		return false;
-	}
-	if (core_load_step(s->core, SLICE_US, &done, &summary, &l->refusal) != R_OK)
+	if (atomic_load(&l->abandoned))
+		cancel(l);
+	else if (core_load_step(s->core, SLICE_US, &done, &summary, &l->refusal) != R_OK)
 		finish(l, NULL);
 	else if (done)
 		finish(l, &summary);
 	return s->load != NULL;
+}
+
+static void load_stop(struct load *l)
+{
+	atomic_store(&l->abandoned, true);
+	if (l->applying)
+		upkeep_wake(l->server);
+	else
+		uv_cancel((uv_req_t *)&l->work); /* when no thread has begun; then on_parsed comes all the same */
+}
+
+void load_finish(struct server *s)
+{
+	uint64_t until = uv_hrtime() + STOP_NS;
+
+	while (s->load && s->load->applying && uv_hrtime() < until)
+		load_step(s);
+	if (s->load)
+		load_stop(s->load);
+	load_step(s);
+	for (until += STOP_NS; core_loading(s->core) && uv_hrtime() < until;)
+		core_step(s->core, SLICE_US);
 }
 
 static void on_parsed(uv_work_t *work, int status)
@@ -255,15 +284,6 @@ static void on_look(uv_timer_t *timer)
 		conn_close(l->conn);
 }
 
-void load_stop(struct load *l)
-{
-	atomic_store(&l->abandoned, true);
-	if (l->applying)
-		upkeep_wake(l->server);
-	else
-		uv_cancel((uv_req_t *)&l->work); /* when no thread has begun; then on_parsed comes all the same */
-}
-
 void load_abandon(struct load *l)
 {
 	l->conn->load = NULL;
@@ -271,7 +291,10 @@ void load_abandon(struct load *l)
 	load_stop(l);
 }
 
-bool load_over(const struct server *s) { return !s->load; }
+bool load_over(const struct server *s)
+{
+	return !s->load;
+}
 
 /* Takes fd. */
 static enum refusal_code load_begin(struct server *s, int fd, const struct core_load_options *options, const char *who,
@@ -312,7 +335,6 @@ static enum refusal_code load_begin(struct server *s, int fd, const struct core_
 		free(l);
 		return refuse(r, R_FULL, "no thread for the document: retry");
 	}
-	l->n_handles = 2;
 	uv_timer_init(&s->loop, &l->look);
 	uv_timer_start(&l->look, on_look, LOOK_MS, LOOK_MS);
 	s->load = *out = l;
@@ -361,7 +383,8 @@ enum refusal_code method_load(struct call *call, struct refusal *r)
 		fault = len > NAME_MAX_BYTES ? "is longer than 255 bytes" : text_fault(name, len);
 	}
 	if (fd < 0)
-		return refuse(r, R_INVALID, "no descriptor came with the request: send the open document along (SCM_RIGHTS)");
+		return refuse(r, R_INVALID,
+			      "no descriptor came with the request: send the open document along (SCM_RIGHTS)");
 	if (fault) {
 		char shown[TEXT_SHOWN];
 

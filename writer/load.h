@@ -19,10 +19,11 @@ struct load;
 void load_document(struct server *);
 /* One slice of the document that is being applied, if any. True when there is more. */
 bool load_step(struct server *);
-/* Ends it soon: what is not committed yet is undone. load_stop tells whoever waits, load_abandon is for when that one is
- * gone. */
-void load_stop(struct load *);
+/* Whoever waits for it is gone: it ends soon, and what is not committed yet is undone. */
 void load_abandon(struct load *);
+/* At a stop, before the connections are closed: what is being applied gets some seconds to come to its end, what is
+ * being read is given up. */
+void load_finish(struct server *);
 /* At the end of the process: false while a worker thread is still in it. */
 bool load_over(const struct server *);
 

@@ -3,9 +3,9 @@
  *
  *   pid=123 start=456789 boot=<32 hex digits>
  *
- * The kernel's lock decides; the line is only for messages and for --takeover, which believes it when three things agree
- * on a process that it already holds by a pidfd: pid, start time and boot id. A holder in another pid namespace fails
- * that (its pid means nobody here, or somebody else), and is never killed.
+ * The kernel's lock decides; the line is only for messages and for --takeover, which believes it when three things
+ * agree on a process that it already holds by a pidfd: pid, start time and boot id. A holder in another pid namespace
+ * fails that (its pid means nobody here, or somebody else), and is never killed.
  *
  * The file is closed to the group that may look: flock needs no more than an open descriptor, and who could lock it
  * could keep a new writer from starting. */
@@ -47,8 +47,8 @@ static bool boot_hex(char hex[33])
 
 static enum refusal_code refuse_call(struct refusal *r, const char *dir, const char *call)
 {
-	return refuse(r, R_BACKEND, "%s/" LOCK_NAME ": %s: %s: the file must be a regular one of berthd's user", dir, call,
-		      strerror(errno));
+	return refuse(r, R_BACKEND, "%s/" LOCK_NAME ": %s: %s: the file must be a regular one of berthd's user", dir,
+		      call, strerror(errno));
 }
 
 /* The file as it is named now: somebody may have replaced it between our open and our lock. */
@@ -120,9 +120,10 @@ static bool is_stopped(pid_t pid)
 static enum refusal_code refuse_held(struct refusal *r, const char *dir, const struct holder *h)
 {
 	if (h->pid == 0)
-		return refuse(r, R_BUSY, "%s: another writer is starting on this instance: wait for it, or end it", dir);
-	return refuse(r, R_BUSY, "%s: the writer with pid %d%s serves this instance: stop it, or start with --takeover", dir,
-		      h->pid, is_stopped(h->pid) ? " (stopped)" : "");
+		return refuse(r, R_BUSY, "%s: another writer is starting on this instance: wait for it, or end it",
+			      dir);
+	return refuse(r, R_BUSY, "%s: the writer with pid %d%s serves this instance: stop it, or start with --takeover",
+		      dir, h->pid, is_stopped(h->pid) ? " (stopped)" : "");
 }
 
 /* A pidfd of the holder, proved to be the process that wrote the line; -1 with *r filled. */
@@ -132,7 +133,8 @@ static int holder_pidfd(const char *dir, const struct holder *h, struct refusal 
 	int pidfd;
 
 	if (h->pid == 0 || !boot_hex(boot) || strcmp(boot, h->boot) != 0) {
-		refuse(r, R_BUSY, "%s: not taken over: the lock does not say who holds it: end that writer by hand", dir);
+		refuse(r, R_BUSY, "%s: not taken over: the lock does not say who holds it: end that writer by hand",
+		       dir);
 		return -1;
 	}
 	pidfd = (int)syscall(SYS_pidfd_open, h->pid, 0);
@@ -142,13 +144,17 @@ static int holder_pidfd(const char *dir, const struct holder *h, struct refusal 
 	if (pidfd >= 0)
 		close(pidfd);
 	refuse(r, R_BUSY,
-	       "%s: not taken over: the writer (pid %d where it runs) is not visible from here, it lives in another pid "
+	       "%s: not taken over: the writer (pid %d where it runs) is not visible from here, it lives in another "
+	       "pid "
 	       "namespace: stop it there",
 	       dir, h->pid);
 	return -1;
 }
 
-static int64_t now_ms(void) { return (int64_t)seg_clock_ms(CLOCK_MONOTONIC); }
+static int64_t now_ms(void)
+{
+	return (int64_t)seg_clock_ms(CLOCK_MONOTONIC);
+}
 
 /* Kills the holder and waits for the lock: once, and with a deadline. */
 static enum refusal_code lock_takeover(int dir_fd, const char *dir, int fd, struct refusal *r)
@@ -180,8 +186,9 @@ static enum refusal_code lock_takeover(int dir_fd, const char *dir, int fd, stru
 		nanosleep(&nap, NULL); /* dead, but its descriptors are still being closed */
 	}
 	close(pidfd);
-	return refuse(r, R_BUSY, "%s: killed the writer with pid %d, but the lock was not free within %d ms: start again",
-		      dir, h.pid, TAKEOVER_MS);
+	return refuse(r, R_BUSY,
+		      "%s: killed the writer with pid %d, but the lock was not free within %d ms: start again", dir,
+		      h.pid, TAKEOVER_MS);
 }
 
 static enum refusal_code lock_sign(int fd, const char *dir, struct refusal *r)
@@ -191,8 +198,10 @@ static enum refusal_code lock_sign(int fd, const char *dir, struct refusal *r)
 
 	if (!boot_hex(boot))
 		return refuse(r, R_BACKEND, "/proc/sys/kernel/random/boot_id cannot be read: mount /proc");
-	n = snprintf(line, sizeof(line), "pid=%d start=%" PRIu64 " boot=%s\n", getpid(), seg_process_start(getpid()), boot);
-	if (ftruncate(fd, 0) != 0 || pwrite(fd, line, (size_t)n, 0) != n)
+	n = snprintf(line, sizeof(line), "pid=%d start=%" PRIu64 " boot=%s\n", getpid(), seg_process_start(getpid()),
+		     boot);
+	/* Over the line of the last holder, then cut: a full file system has no page for a new one. */
+	if (pwrite(fd, line, (size_t)n, 0) != n || ftruncate(fd, n) != 0)
 		return refuse_call(r, dir, "write");
 	return R_OK;
 }

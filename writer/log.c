@@ -47,7 +47,10 @@ bool log_level_parse(const char *name, enum log_level *level)
 	return false;
 }
 
-bool log_wanted(enum log_level level) { return level <= threshold; }
+bool log_wanted(enum log_level level)
+{
+	return level <= threshold;
+}
 
 struct line {
 	size_t len;
@@ -64,7 +67,10 @@ static void put(struct line *l, const char *s, size_t n)
 	l->len += n;
 }
 
-static void put_text(struct line *l, const char *s) { put(l, s, strlen(s)); }
+static void put_text(struct line *l, const char *s)
+{
+	put(l, s, strlen(s));
+}
 
 /* Bare when it is one plain word, else in quotes with the quote, the backslash and control characters escaped: nothing
  * that a client sends can begin a new line or a new field. */
@@ -87,7 +93,8 @@ static void put_value(struct line *l, const char *s)
 			put(l, "\\", 1);
 			put(l, s, 1);
 		} else if (c < ' ' || c == 0x7f) {
-			put(l, escaped, (size_t)snprintf(escaped, sizeof(escaped), "\\u%04x", c));
+			snprintf(escaped, sizeof(escaped), "\\u%04x", c);
+			put_text(l, escaped);
 		} else {
 			put(l, s, 1);
 		}
@@ -113,11 +120,14 @@ void log_write(enum log_level level, const char *event, const struct log_field *
 {
 	struct line l = {0};
 	char text[32];
+	int len;
 
-	if (journal)
-		put(&l, text, (size_t)snprintf(text, sizeof(text), "<%d>", levels[level].priority));
-	else
+	if (journal) {
+		len = snprintf(text, sizeof(text), "<%d>", levels[level].priority);
+		put(&l, text, (size_t)len);
+	} else {
 		put_time(&l);
+	}
 	put_text(&l, "level=");
 	put_text(&l, levels[level].name);
 	put_text(&l, " event=");
@@ -126,10 +136,12 @@ void log_write(enum log_level level, const char *event, const struct log_field *
 		put(&l, " ", 1);
 		put_text(&l, fields[i].key);
 		put(&l, "=", 1);
-		if (fields[i].text)
+		if (fields[i].text) {
 			put_value(&l, fields[i].text);
-		else
-			put(&l, text, (size_t)snprintf(text, sizeof(text), "%" PRId64, fields[i].number));
+		} else {
+			len = snprintf(text, sizeof(text), "%" PRId64, fields[i].number);
+			put(&l, text, (size_t)len);
+		}
 	}
 	l.bytes[l.len++] = '\n';
 	if (write(STDERR_FILENO, l.bytes, l.len) < 0)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * What berthd says about itself, on stderr: one line an event, `key=value` (logfmt). Any thread; one write(2) a line, so
- * lines of two threads do not mix. Not for the work of a change: at the default level a change logs nothing.
+ * What berthd says about itself, on stderr: one line an event, `key=value` (logfmt). Any thread; one write(2) a line,
+ * so lines of two threads do not mix. Not for the work of a change: at the default level a change logs nothing.
  *
  * Under systemd (JOURNAL_STREAM names our stderr) a line starts with <N>, its syslog priority, and has no time. */
 #ifndef BERTH_WRITER_LOG_H

@@ -27,8 +27,13 @@
 
 #define STUCK_MS 2000u /* at the stop, for a worker thread that reads from a dead file system */
 
-/* Swapped-out pages would make a change wait for a disk. Only what is touched is locked; a limit that may be reached later
- * would turn into failing allocations, so it is all or nothing. */
+/* Read by jemalloc when it starts. Locked memory cannot be given back page by page (madvise refuses it), only by
+ * unmapping; what a large document took would stay for ever otherwise. */
+__attribute__((visibility("default"))) extern const char *malloc_conf;
+const char *malloc_conf = "retain:false";
+
+/* Swapped-out pages would make a change wait for a disk. Only what is touched is locked; a limit that may be reached
+ * later would turn into failing allocations, so it is all or nothing. */
 static void lock_memory(void)
 {
 	struct rlimit limit;
@@ -87,8 +92,7 @@ static int serve(struct server *s, struct refusal *r)
 		uv_run(&s->loop, UV_RUN_DEFAULT);
 	}
 	s->stopping = true;
-	while (s->load && load_step(s)) /* a document that is being applied is undone */
-		;
+	load_finish(s);
 	control_close(s);
 	upkeep_close(s);
 	http_close(s);
@@ -97,7 +101,8 @@ static int serve(struct server *s, struct refusal *r)
 	seg_root_unmap(&s->root);
 	instance_close(&s->instance);
 	if (!over) {
-		log_event(LEVEL_WARN, "stopped", LOG_S("message", "a document's file does not answer: its thread is left"));
+		log_event(LEVEL_WARN, "stopped",
+			  LOG_S("message", "a document's file does not answer: its thread is left"));
 		_exit(code != R_OK);
 	}
 	uv_loop_close(&s->loop);

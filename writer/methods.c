@@ -12,7 +12,10 @@
 #define HISTORY_DEFAULT 100
 #define HISTORY_MAX 10000
 
-static const char *truth(bool b) { return b ? "true" : "false"; }
+static const char *truth(bool b)
+{
+	return b ? "true" : "false";
+}
 
 /* ---- looking ----------------------------------------------------------------------------------------------- */
 
@@ -49,7 +52,8 @@ enum refusal_code method_get(struct call *call, struct refusal *r)
 	if (!table_get(t, key, len, &state, NULL)) {
 		is_default = true;
 		if (!table_default(t, &state, NULL) || !state.at)
-			return refuse(r, R_UNKNOWN_PARTITION, "partition `%s` has no placement, and there is no default", key);
+			return refuse(r, R_UNKNOWN_PARTITION,
+				      "partition `%s` has no placement, and there is no default", key);
 	}
 	buffer_text(call->out, "{\"partition\":");
 	buffer_string(call->out, key, len);
@@ -95,11 +99,12 @@ static int put_reader(void *arg, const struct registry_row *row)
 	struct listing *l = arg;
 	const char *comma = "";
 
-	buffer_format(l->out, "%s{\"slot\":%u,\"attach\":%" PRIu64 ",\"pid\":%d,\"uid\":%u,\"comm\":", l->comma, row->slot,
-		      row->attach, row->pid, (unsigned)row->uid);
+	buffer_format(l->out, "%s{\"slot\":%u,\"attach\":%" PRIu64 ",\"pid\":%d,\"uid\":%u,\"comm\":", l->comma,
+		      row->slot, row->attach, row->pid, (unsigned)row->uid);
 	buffer_string(l->out, row->comm, strnlen(row->comm, sizeof(row->comm)));
 	buffer_format(l->out,
-		      ",\"attached_ms_ago\":%" PRIu64 ",\"connected\":%s,\"writes\":\"%s\",\"unbracketed\":%s,\"fences\":%s,"
+		      ",\"attached_ms_ago\":%" PRIu64
+		      ",\"connected\":%s,\"writes\":\"%s\",\"unbracketed\":%s,\"fences\":%s,"
 		      "\"n_readers\":%u,\"n_open\":%u,\"held_bytes\":%" PRIu64 ",\"sections\":[",
 		      l->now_ms > row->attached_ms ? l->now_ms - row->attached_ms : 0, truth(row->connected),
 		      writes[row->writes <= SHM_WRITES_UNBRACKETED ? row->writes : SHM_WRITES_UNBRACKETED],
@@ -110,8 +115,8 @@ static int put_reader(void *arg, const struct registry_row *row)
 		if (s->line == 0)
 			continue;
 		buffer_format(l->out,
-			      "%s{\"reader\":%u,\"tid\":%u,\"grace_lag\":%" PRIu64 ",\"generation\":%u,\"moved\":%s}", comma,
-			      s->reader, s->tid, (uint64_t)((l->grace - section_grace(s->line)) & GRACE_MASK),
+			      "%s{\"reader\":%u,\"tid\":%u,\"grace_lag\":%" PRIu64 ",\"generation\":%u,\"moved\":%s}",
+			      comma, s->reader, s->tid, (uint64_t)((l->grace - section_grace(s->line)) & GRACE_MASK),
 			      section_generation(s->line), truth(section_moved(s->line)));
 		comma = ",";
 	}
@@ -228,7 +233,10 @@ enum refusal_code method_history(struct call *call, struct refusal *r)
 
 /* ---- changing ---------------------------------------------------------------------------------------------- */
 
-static void changed(struct call *call) { upkeep_soon(call->server, 5); }
+static void changed(struct call *call)
+{
+	upkeep_soon(call->server, 5);
+}
 
 static void put_result(struct call *call, const struct core_result *result)
 {
@@ -239,8 +247,8 @@ static void put_result(struct call *call, const struct core_result *result)
 }
 
 /* partition, placement, force: number of the argument, -1: it has none. */
-static enum refusal_code apply(struct call *call, enum operation op, int partition, int placement, int force, bool blackout,
-			       struct refusal *r)
+static enum refusal_code apply(struct call *call, enum operation op, int partition, int placement, int force,
+			       bool blackout, struct refusal *r)
 {
 	struct core_result result = {0};
 	const char *key = NULL;
@@ -263,17 +271,38 @@ static enum refusal_code apply(struct call *call, enum operation op, int partiti
 	return R_OK;
 }
 
-enum refusal_code method_set(struct call *c, struct refusal *r) { return apply(c, OP_SET, 0, 1, 2, false, r); }
-enum refusal_code method_remove(struct call *c, struct refusal *r) { return apply(c, OP_REMOVE, 0, -1, 1, false, r); }
-enum refusal_code method_default_set(struct call *c, struct refusal *r) { return apply(c, OP_DEFAULT, -1, 0, 1, false, r); }
+enum refusal_code method_set(struct call *c, struct refusal *r)
+{
+	return apply(c, OP_SET, 0, 1, 2, false, r);
+}
+enum refusal_code method_remove(struct call *c, struct refusal *r)
+{
+	return apply(c, OP_REMOVE, 0, -1, 1, false, r);
+}
+enum refusal_code method_default_set(struct call *c, struct refusal *r)
+{
+	return apply(c, OP_DEFAULT, -1, 0, 1, false, r);
+}
 enum refusal_code method_default_unset(struct call *c, struct refusal *r)
 {
 	return apply(c, OP_DEFAULT, -1, -1, 0, false, r);
 }
-enum refusal_code method_begin(struct call *c, struct refusal *r) { return apply(c, OP_BEGIN, 0, 1, -1, false, r); }
-enum refusal_code method_cutover(struct call *c, struct refusal *r) { return apply(c, OP_CUTOVER, 0, -1, -1, false, r); }
-enum refusal_code method_complete(struct call *c, struct refusal *r) { return apply(c, OP_COMPLETE, 0, -1, 1, true, r); }
-enum refusal_code method_abort(struct call *c, struct refusal *r) { return apply(c, OP_ABORT, 0, -1, -1, true, r); }
+enum refusal_code method_begin(struct call *c, struct refusal *r)
+{
+	return apply(c, OP_BEGIN, 0, 1, -1, false, r);
+}
+enum refusal_code method_cutover(struct call *c, struct refusal *r)
+{
+	return apply(c, OP_CUTOVER, 0, -1, -1, false, r);
+}
+enum refusal_code method_complete(struct call *c, struct refusal *r)
+{
+	return apply(c, OP_COMPLETE, 0, -1, 1, true, r);
+}
+enum refusal_code method_abort(struct call *c, struct refusal *r)
+{
+	return apply(c, OP_ABORT, 0, -1, -1, true, r);
+}
 
 enum refusal_code method_cluster_set(struct call *call, struct refusal *r)
 {
@@ -284,7 +313,8 @@ enum refusal_code method_cluster_set(struct call *call, struct refusal *r)
 
 	if (call->args[1])
 		endpoint = arg_string(call, 1, &endpoint_len);
-	code = core_cluster_set(call->server->core, id, id_len, endpoint, endpoint_len, conn_who(call->conn), &result, r);
+	code = core_cluster_set(call->server->core, id, id_len, endpoint, endpoint_len, conn_who(call->conn), &result,
+				r);
 	if (code != R_OK)
 		return code;
 	buffer_format(call->out, "{\"number\":%u,\"changed\":%s}",

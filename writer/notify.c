@@ -4,11 +4,20 @@
 
 #include <systemd/sd-daemon.h>
 
-void notify_ready(const char *status) { sd_notifyf(0, "READY=1\nSTATUS=%s", status); }
+void notify_ready(const char *status)
+{
+	sd_notifyf(0, "READY=1\nSTATUS=%s", status);
+}
 
-void notify_stopping(void) { sd_notify(0, "STOPPING=1"); }
+void notify_stopping(void)
+{
+	sd_notify(0, "STOPPING=1");
+}
 
-void notify_alive(void) { sd_notify(0, "WATCHDOG=1"); }
+void notify_alive(void)
+{
+	sd_notify(0, "WATCHDOG=1");
+}
 
 uint64_t notify_interval_ms(void)
 {

@@ -17,7 +17,8 @@
 #define OPTIONS(X) \
 	X("instance", TEXT, instance, "NAME", "name of the instance, a directory below /dev/shm/berth (default)") \
 	X("dir", TEXT, dir, "DIR", "directory of the instance, anywhere, instead of a name") \
-	X("store", TEXT, store, "URL", "where placements are kept: sqlite:PATH (sqlite:/var/lib/berth/NAME.db) or memory:") \
+	X("store", TEXT, store, "URL", \
+	  "where placements are kept: sqlite:PATH (sqlite:/var/lib/berth/NAME.db) or memory:") \
 	X("document", TEXT, document, "FILE", "placement document, applied at the start and on SIGHUP") \
 	X("barrier-ms", BARRIER, barrier_ms, "N", "barrier of `complete` in milliseconds, 1 to 86400000 (30000)") \
 	X("takeover", FLAG, takeover, NULL, "end the writer that holds the instance, then start") \
@@ -40,9 +41,9 @@ struct options {
 #undef OPTION_FLAG
 #undef OPTION_BARRIER
 #undef OPTION_LEVEL
-	const char *where;       /* --dir or --instance, as seg_dir_path wants it */
-	char name[256];          /* of the instance, for people and for the default store */
-	char dir_buffer[4096];   /* --dir without a slash is still a path */
+	const char *where;     /* --dir or --instance, as seg_dir_path wants it */
+	char name[256];        /* of the instance, for people and for the default store */
+	char dir_buffer[4096]; /* --dir without a slash is still a path */
 	char store_buffer[512];
 };
 

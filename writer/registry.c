@@ -132,14 +132,9 @@ static void bury(struct registry *r, struct registration *g)
 	release(r, g);
 }
 
-static bool map_registration(struct registration *g, off_t size)
+static bool map_registration(struct registration *g)
 {
-	if (size < (off_t)(SHM_PAGE + sizeof(struct shm_line)))
-		return false;
-	g->size = (size_t)size;
-	g->n_readers = (uint32_t)((g->size - SHM_PAGE) / sizeof(struct shm_line));
-	if (g->n_readers > SHM_READERS_MAX)
-		g->n_readers = SHM_READERS_MAX;
+	g->size = SHM_PAGE + (size_t)g->n_readers * sizeof(struct shm_line);
 	g->file = mmap(NULL, g->size, PROT_READ, MAP_SHARED, g->fd, 0);
 	if (g->file == MAP_FAILED) {
 		g->file = NULL;
@@ -150,6 +145,17 @@ static bool map_registration(struct registration *g, off_t size)
 }
 
 /* ---- start: who is there already ---- */
+
+/* How many lines a registration was made with. Its owner may have cut the file, or made it longer than can be mapped: the
+ * file is only asked where the ledger has no row of it. */
+static uint32_t lines_of(const struct shm_ledger_row *row, off_t size)
+{
+	uint64_t n = atomic_load_explicit(&row->n_readers, memory_order_relaxed);
+
+	if (atomic_load_explicit(&row->attach, memory_order_relaxed) == 0)
+		n = size > (off_t)SHM_PAGE ? ((uint64_t)size - SHM_PAGE) / sizeof(struct shm_line) : 1;
+	return n < 1 ? 1 : n > SHM_READERS_MAX ? SHM_READERS_MAX : (uint32_t)n;
+}
 
 static enum refusal_code adopt(struct registry *r, uint32_t slot, struct refusal *why)
 {
@@ -180,7 +186,8 @@ static enum refusal_code adopt(struct registry *r, uint32_t slot, struct refusal
 	g->pid = (pid_t)atomic_load_explicit(&row->pid, memory_order_relaxed);
 	g->pidfd = pidfd_of(g->pid, atomic_load_explicit(&row->start, memory_order_relaxed));
 	g->hinted = true; /* its socket went with the last writer */
-	if (!map_registration(g, st.st_size))
+	g->n_readers = lines_of(row, st.st_size);
+	if (!map_registration(g))
 		return refuse(why, R_BACKEND, "cannot map %s/" SEG_READERS "/%s: %s", r->instance->path, name, strerror(errno));
 	if (!r->membarrier && !g->fences)
 		return refuse(why, R_BACKEND,
@@ -202,6 +209,10 @@ enum refusal_code registry_open(struct instance *in, const struct shm_root *root
 		return refuse(why, R_FULL, "no memory");
 	*r = (struct registry){.instance = in, .root = root, .ledger = ledger, .membarrier = membarrier};
 	*out = r;
+	r->size_blockers = 64;
+	r->blockers = calloc(r->size_blockers, sizeof *r->blockers);
+	if (!r->blockers)
+		return refuse(why, R_FULL, "no memory");
 	sigbus_install();
 	fd = openat(in->readers_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd >= 0 && !(d = fdopendir(fd)))
@@ -317,7 +328,7 @@ static enum refusal_code make_file(struct registry *r, struct registration *g, i
 		return refuse(why, R_BACKEND, "cannot map a registration in %s: %s", r->instance->path, strerror(errno));
 	header_fill(r, g, h);
 	munmap(h, g->size);
-	return map_registration(g, (off_t)g->size) ? R_OK : refuse(why, R_BACKEND, "cannot map a registration in %s: %s",
+	return map_registration(g) ? R_OK : refuse(why, R_BACKEND, "cannot map a registration in %s: %s",
 								   r->instance->path, strerror(errno));
 }
 
@@ -422,7 +433,7 @@ void registry_look(struct registry *r)
 			if (line == 0)
 				continue;
 			if (r->n_blockers == r->size_blockers) {
-				size_t size = r->size_blockers ? r->size_blockers * 2 : 64;
+				size_t size = r->size_blockers * 2;
 				struct blocker *bigger = realloc(r->blockers, size * sizeof *bigger);
 
 				if (!bigger) { /* what cannot be noted holds everything back */

@@ -75,7 +75,7 @@ static enum refusal_code root_make(struct table *t, const uint8_t boot_id[16], s
 		e = root ? 0 : errno;
 	}
 	close(fd);
-	if (e) {
+	if (!root) {
 		unlinkat(in->dir_fd, "root.new", 0);
 		return refuse(r, R_FULL, "no room for root (%u bytes) in %s: %s", SHM_PAGE, in->path, strerror(e));
 	}

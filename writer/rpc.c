@@ -57,7 +57,10 @@ void rpc_result_begin(struct buffer *out, const json_t *id)
 	buffer_text(out, ",\"result\":");
 }
 
-void rpc_result_end(struct buffer *out) { buffer_text(out, "}\n"); }
+void rpc_result_end(struct buffer *out)
+{
+	buffer_text(out, "}\n");
+}
 
 /* JSON-RPC has numbers of its own for some; the rest counts down from -32000. */
 static int error_number(enum refusal_code code)
@@ -110,7 +113,8 @@ static enum refusal_code request_read(json_t *root, struct request *q, struct re
 		return refuse(r, R_PARSE, "a batch is not taken: send one request object a line");
 	if (!json_is_object(root))
 		return refuse(r, R_PARSE, "a request is a JSON object");
-	json_object_foreach (root, key, value) {
+	json_object_foreach(root, key, value)
+	{
 		if (strcmp(key, "jsonrpc") == 0)
 			q->version = value;
 		else if (strcmp(key, "id") == 0)
@@ -206,9 +210,8 @@ static enum refusal_code refuse_unknown(const struct method *m, const char *key,
 
 	for (const struct param *p = m->params; p->name && n < sizeof(takes); p++)
 		n += (size_t)snprintf(takes + n, sizeof(takes) - n, "%s%s", n ? ", " : "", p->name);
-	refuse_at(r, R_INVALID, text_step(path, sizeof(path), key, strlen(key)),
-		  "unknown parameter %s: `%s` takes %s", text_show(shown, sizeof(shown), key, strlen(key)), m->name,
-		  n ? takes : "none");
+	refuse_at(r, R_INVALID, text_step(path, sizeof(path), key, strlen(key)), "unknown parameter %s: `%s` takes %s",
+		  text_show(shown, sizeof(shown), key, strlen(key)), m->name, n ? takes : "none");
 	return refuse_under(r, R_INVALID, "$");
 }
 
@@ -218,7 +221,8 @@ static enum refusal_code params_read(const struct method *m, const json_t *param
 	json_t *value;
 	char path[80];
 
-	json_object_foreach ((json_t *)(uintptr_t)params, key, value) {
+	json_object_foreach((json_t *)(uintptr_t)params, key, value)
+	{
 		const struct param *p = m->params;
 
 		while (p->name && strcmp(p->name, key) != 0)
@@ -227,16 +231,16 @@ static enum refusal_code params_read(const struct method *m, const json_t *param
 			return refuse_unknown(m, key, r);
 		if (!type_fits(value, p->type)) {
 			snprintf(path, sizeof(path), "$.%s", p->name);
-			return refuse_at(r, R_INVALID, path, "parameter `%s` of `%s` is %s, it must be %s", p->name, m->name,
-					 type_of(value), param_types[p->type]);
+			return refuse_at(r, R_INVALID, path, "parameter `%s` of `%s` is %s, it must be %s", p->name,
+					 m->name, type_of(value), param_types[p->type]);
 		}
 		call->args[p - m->params] = value;
 	}
 	for (const struct param *p = m->params; p->name; p++) {
 		if (p->required && !call->args[p - m->params]) {
 			snprintf(path, sizeof(path), "$.%s", p->name);
-			return refuse_at(r, R_INVALID, path, "parameter `%s` of `%s` is missing: give %s", p->name, m->name,
-					 param_types[p->type]);
+			return refuse_at(r, R_INVALID, path, "parameter `%s` of `%s` is missing: give %s", p->name,
+					 m->name, param_types[p->type]);
 		}
 	}
 	return R_OK;
@@ -245,8 +249,8 @@ static enum refusal_code params_read(const struct method *m, const json_t *param
 static enum refusal_code socket_check(const struct conn *c, const struct method *m, struct refusal *r)
 {
 	if (!c->admin && m->socket >= ON_ADMIN)
-		return refuse(r, R_DENIED, "`%s` changes things: send it to %s, as a member of group berth-admin", m->name,
-			      SEG_ADMIN_SOCKET);
+		return refuse(r, R_DENIED, "`%s` changes things: send it to %s, as a member of group berth-admin",
+			      m->name, SEG_ADMIN_SOCKET);
 	if (c->admin && m->socket == ON_LOOK)
 		return refuse(r, R_DENIED, "`%s` is for reader processes: send it to %s", m->name, SEG_SOCKET);
 	return R_OK;
@@ -274,9 +278,9 @@ static enum rpc_outcome dispatch(struct conn *c, json_t *root, struct refusal *r
 		m = method_find(json_string_value(q.method));
 		code = m ? socket_check(c, m, r) : refuse_method(q.method, r);
 	}
-	if (code == R_OK)
+	if (code == R_OK && m)
 		code = params_read(m, q.params, &call, r);
-	if (code == R_OK) {
+	if (code == R_OK && m) {
 		if (must_park(c->server, m))
 			return RPC_PARKED;
 		if (m->socket == ON_LOOK && start > 0)
@@ -284,7 +288,7 @@ static enum rpc_outcome dispatch(struct conn *c, json_t *root, struct refusal *r
 		if (m->socket == ON_BOTH && c->server->backlog > BACKLOG_MAX)
 			code = refuse(r, R_LIMIT, "too many answers wait to be read by others: retry later");
 	}
-	if (code == R_OK) {
+	if (code == R_OK && m) {
 		rpc_result_begin(call.out, q.id);
 		c->server->answering = c;
 		code = m->handle(&call, r);

@@ -19,9 +19,9 @@ struct param {
 #define MAY(name, type) {name, PARAM_##type, false},
 
 enum method_socket {
-	ON_BOTH,   /* looking */
-	ON_LOOK,   /* berth.sock alone: belongs to a reader process */
-	ON_ADMIN,  /* admin.sock alone: changes something */
+	ON_BOTH,         /* looking */
+	ON_LOOK,         /* berth.sock alone: belongs to a reader process */
+	ON_ADMIN,        /* admin.sock alone: changes something */
 	ON_ADMIN_PARKED, /* likewise, and waits while a document is being applied */
 };
 
@@ -34,8 +34,9 @@ enum method_socket {
 	X("migrations", migrations, ON_BOTH, NONE) \
 	X("history", history, ON_BOTH, MAY("partition", STRING) MAY("limit", INTEGER)) \
 	X("watch", watch, ON_BOTH, NONE) \
-	X("attach", attach, ON_LOOK, MUST("version", INTEGER) MUST("pid", INTEGER) MUST("readers", INTEGER) \
-	  MUST("writes", STRING) MUST("fences", BOOLEAN) MUST("monotonic_ns", INTEGER) MUST("boottime_ns", INTEGER)) \
+	X("attach", attach, ON_LOOK, \
+	  MUST("version", INTEGER) MUST("pid", INTEGER) MUST("readers", INTEGER) MUST("writes", STRING) \
+		  MUST("fences", BOOLEAN) MUST("monotonic_ns", INTEGER) MUST("boottime_ns", INTEGER)) \
 	X("reattach", reattach, ON_LOOK, MUST("slot", INTEGER) MUST("attach", INTEGER) MUST("pid", INTEGER)) \
 	X("cluster.set", cluster_set, ON_ADMIN_PARKED, MUST("id", STRING) MAY("endpoint", STRING)) \
 	X("cluster.remove", cluster_remove, ON_ADMIN_PARKED, MUST("id", STRING)) \
@@ -56,11 +57,12 @@ struct call {
 	const json_t *id;
 	const json_t *args[PARAMS_MAX]; /* NULL: not given */
 	struct buffer *out;             /* where the handler writes its result, one JSON value */
-	bool later;                     /* set by the handler: it has taken the id, and answers with rpc_result_later */
+	bool later;                     /* set by the handler: it has taken the id and answers through conn.load */
 };
 
 /* A handler returns R_OK with its result written, or a refusal with whatever it wrote thrown away. */
-#define RPC_HANDLER(name, function, socket, params) enum refusal_code method_##function(struct call *, struct refusal *);
+#define RPC_HANDLER(name, function, socket, params) \
+	enum refusal_code method_##function(struct call *, struct refusal *);
 METHODS(RPC_HANDLER)
 #undef RPC_HANDLER
 
@@ -84,7 +86,13 @@ static inline const char *arg_string(const struct call *c, int i, size_t *len)
 	*len = json_string_length(c->args[i]);
 	return json_string_value(c->args[i]);
 }
-static inline bool arg_true(const struct call *c, int i) { return json_is_true(c->args[i]); }
-static inline json_int_t arg_integer(const struct call *c, int i) { return json_integer_value(c->args[i]); }
+static inline bool arg_true(const struct call *c, int i)
+{
+	return json_is_true(c->args[i]);
+}
+static inline json_int_t arg_integer(const struct call *c, int i)
+{
+	return json_integer_value(c->args[i]);
+}
 
 #endif

@@ -7,7 +7,6 @@
 #undef R_OK /* of access(), not ours */
 
 #include "control.h"
-#include "load.h"
 #include "log.h"
 #include "notify.h"
 
@@ -34,7 +33,5 @@ void server_stop(struct server *s)
 	s->stopping = true;
 	notify_stopping();
 	control_stop_listening(s);
-	if (s->load)
-		load_stop(s->load);
 	uv_stop(&s->loop); /* at the end of this turn: the answer of `shutdown` leaves in it */
 }

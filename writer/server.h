@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT
  * berthd's one object: what the files of the control thread share. Made by main.c, lives as long as the process.
  *
- *   main.c -> control.c (listeners) -> conn.c (bytes, frames) -> rpc.c (requests) -> methods.c, attach.c, watch.c, load.c
- *          -> upkeep.c (time)       -> core.h                                     -> status.c -> http.c (its own thread) */
+ *   main.c -> control.c (listeners) -> conn.c (bytes, frames) -> rpc.c (requests) -> methods.c, attach.c, watch.c,
+ * load.c
+ *          -> upkeep.c (time)       -> core.h                                     -> status.c -> http.c (its own
+ * thread) */
 #ifndef BERTH_WRITER_SERVER_H
 #define BERTH_WRITER_SERVER_H
 
@@ -36,7 +38,7 @@ struct server {
 	/* control.c, conn.c */
 	struct listener listeners[2];
 	uv_timer_t accept_pause;
-	int spare_fd;             /* given up for a moment when there are no descriptors left */
+	int spare_fd; /* given up for a moment when there are no descriptors left */
 	uint64_t n_descriptors_max;
 	uint64_t starved_ms;      /* when the log was last told that there are none */
 	struct conn_list conns;   /* all */
@@ -53,8 +55,8 @@ struct server {
 	struct conn *answering;    /* in the middle of an answer: its own notifications come after it */
 	struct buffer watch_after; /* ... and wait here */
 
-	struct load *load;      /* load.c: the one that runs; NULL: none */
-	bool document_again;    /* SIGHUP came while it ran */
+	struct load *load;   /* load.c: the one that runs; NULL: none */
+	bool document_again; /* SIGHUP came while it ran */
 	uint64_t n_loads, n_loads_refused;
 
 	/* upkeep.c */

@@ -58,7 +58,7 @@ void status_collect(struct server *s, struct status *to)
 	to->changes = core_changes(s->core);
 	to->growing = stats.growing;
 	to->document_version = table_document_version(t);
-	to->loading = s->load != NULL;
+	to->loading = s->load != NULL || core_loading(s->core);
 	to->bytes = stats.bytes;
 	to->reserve_bytes = stats.reserve_bytes;
 	to->record_bytes_used = stats.record_bytes_used;
@@ -69,7 +69,7 @@ void status_collect(struct server *s, struct status *to)
 	to->connections_refused = s->n_conns_refused;
 	to->requests = s->n_requests;
 	to->requests_refused = s->n_refused;
-	TAILQ_FOREACH (c, &s->watchers, watch_link)
+	for (c = TAILQ_FIRST(&s->watchers); c; c = TAILQ_NEXT(c, watch_link))
 		to->watchers++;
 	to->watch_overruns = s->n_overruns;
 	to->documents = s->n_loads;
@@ -78,7 +78,8 @@ void status_collect(struct server *s, struct status *to)
 	snprintf(to->instance, sizeof(to->instance), "%s", s->options->name);
 	snprintf(to->store, sizeof(to->store), "%s", core_store_scheme(s->core));
 	snprintf(to->membarrier, sizeof(to->membarrier), "%s",
-		 atomic_load_explicit(&s->root->membarrier_mode, memory_order_relaxed) == SHM_MEMBARRIER_GLOBAL_EXPEDITED
+		 atomic_load_explicit(&s->root->membarrier_mode, memory_order_relaxed) ==
+				 SHM_MEMBARRIER_GLOBAL_EXPEDITED
 			 ? "global-expedited"
 			 : "none");
 }
@@ -156,7 +157,8 @@ void status_page(const struct status *s, struct buffer *b)
 		       "<meta http-equiv=\"refresh\" content=\"5\"><title>berth: ");
 	put_html(b, s->instance);
 	buffer_text(b, "</title><style>body{font:15px/1.5 sans-serif;margin:2em}td{padding:0 1em 0 0}"
-		       "td:nth-child(2){text-align:right;font-variant-numeric:tabular-nums}</style></head>\n<body><h1>berth: ");
+		       "td:nth-child(2){text-align:right;font-variant-numeric:tabular-nums}</style></"
+		       "head>\n<body><h1>berth: ");
 	put_html(b, s->instance);
 	buffer_text(b, "</h1>\n<table>\n");
 #define PUT_TEXT(name, size) \
@@ -169,5 +171,6 @@ void status_page(const struct status *s, struct buffer *b)
 	STATUS_NUMBERS(PUT_NUMBER)
 #undef PUT_TEXT
 #undef PUT_NUMBER
-	buffer_text(b, "</table>\n<p><a href=\"/metrics\">metrics</a> <a href=\"/status\">status</a></p></body></html>\n");
+	buffer_text(b,
+		    "</table>\n<p><a href=\"/metrics\">metrics</a> <a href=\"/status\">status</a></p></body></html>\n");
 }

@@ -15,27 +15,6 @@
 
 #define CLUSTER_SLOTS 1024u
 
-/* Readers find the tables of --table-dir through this link. */
-static enum refusal_code link_tables(const struct instance *in, struct refusal *r)
-{
-	char self[64], target[PATH_MAX];
-	ssize_t n;
-
-	if (in->table_dir_fd == in->dir_fd) {
-		unlinkat(in->dir_fd, "tables", 0);
-		return R_OK;
-	}
-	snprintf(self, sizeof self, "/proc/self/fd/%d", in->table_dir_fd);
-	n = readlink(self, target, sizeof target - 1);
-	if (n > 0) {
-		target[n] = 0;
-		unlinkat(in->dir_fd, "tables", 0);
-		if (symlinkat(target, in->dir_fd, "tables") == 0)
-			return R_OK;
-	}
-	return refuse(r, R_BACKEND, "cannot link %s/tables to the table directory: %s", in->path, strerror(errno));
-}
-
 static uint64_t held_by(void *arg, uint64_t line)
 {
 	const struct table *t = arg;
@@ -52,7 +31,7 @@ static void map_previous(struct table *t)
 	uint64_t termgen = atomic_load_explicit(&t->root->termgen, memory_order_acquire);
 
 	if (termgen)
-		(void)seg_table_map(t->instance->dir_fd, t->root, termgen, NULL, false, &t->previous);
+		(void)seg_table_map(t->instance->table_dir_fd, t->root, termgen, NULL, false, &t->previous);
 }
 
 enum refusal_code table_open(struct instance *in, const struct table_options *o, struct table **out, struct refusal *r)
@@ -71,9 +50,6 @@ enum refusal_code table_open(struct instance *in, const struct table_options *o,
 		rc = refuse(r, R_FULL, "no memory");
 		goto fail;
 	}
-	rc = link_tables(in, r);
-	if (rc != R_OK)
-		goto fail;
 	rc = root_open(t, o, &fresh, r);
 	if (rc != R_OK)
 		goto fail;
@@ -88,6 +64,7 @@ enum refusal_code table_open(struct instance *in, const struct table_options *o,
 	registry_set_held(t->registry, held_by, t);
 	map_previous(t);
 	old_files_find(t);
+	reserve_reclaim(t);
 	atomic_store_explicit(&t->root->barrier_ms, o->barrier_ms, memory_order_relaxed);
 	*out = t;
 	return R_OK;

@@ -49,6 +49,7 @@ struct generation {
 	uint8_t *base;
 	size_t mapped;      /* bytes mapped at base: more than the file's while it is being built */
 	uint64_t allocated; /* bytes of the file that are backed by memory */
+	uint64_t recycled;  /* bytes that the file had when it was taken over; 0: a new one */
 	uint64_t limit;     /* the file's size, once sealed; until then mapped */
 	int fd;
 	struct records records;
@@ -67,6 +68,7 @@ struct old_file { /* a generation that readers may still be in */
 	int fd;
 	char name[32];
 	bool passed; /* no reader is in it any more */
+	bool zeroed; /* up to `punched` it is zeros that are backed by memory, not holes */
 };
 
 enum growth { GROW_IDLE, GROW_ALLOCATE, GROW_COPY };
@@ -117,6 +119,8 @@ enum refusal_code generation_flip(struct table *, struct refusal *);
 bool old_files_step(struct table *);
 /* Finds what a dead writer left. */
 void old_files_find(struct table *);
+/* Makes the reserve of the first old file whose readers are gone, at once. */
+void old_files_reclaim(struct table *);
 void old_files_close(struct table *);
 /* A reserve of at least size. 0 or -1 with errno. */
 int reserve_make(struct table *, uint64_t size);
@@ -132,6 +136,9 @@ uint32_t cluster_record_make(struct generation *, unsigned number, const char *i
 
 /* ---- grow.c ---- */
 void retire(struct table *, struct generation *, uint32_t off, uint64_t epoch);
+/* At a start without a reserve: makes one of a file that the dead writer had not come to, as soon as no reader is in it.
+ * Waits for sections of readers, half a second at most. */
+void reserve_reclaim(struct table *);
 /* Grows to the end, at once. */
 enum refusal_code grow_now(struct table *, const struct table_room *, struct refusal *);
 /* Starts to grow when it is time; false when there is no room for it. */
@@ -177,6 +184,10 @@ static inline struct shm_entry *gen_entry(const struct generation *g, uint32_t s
 static inline _Atomic uint64_t *gen_document(const struct generation *g, uint32_t slot)
 {
 	return (_Atomic uint64_t *)(uintptr_t)&g->map.documents[slot];
+}
+static inline _Atomic uint8_t *gen_tag(const struct generation *g, uint32_t slot)
+{
+	return (_Atomic uint8_t *)(uintptr_t)&g->map.tags[slot];
 }
 static inline _Atomic uint32_t *gen_cluster(const struct generation *g, unsigned number)
 {

@@ -13,20 +13,38 @@
 #define CORE_BUDGET_US 1000u
 #define PUBLISH_MS 100u
 
+/* Changes show over HTTP soon, but many of them cost one snapshot in PUBLISH_MS. */
+static void publish_turn(struct server *s)
+{
+	uint64_t since = uv_now(&s->loop) - s->published_ms;
+
+	if (!s->http || core_changes(s->core) == s->published_changes)
+		return;
+	if (since >= PUBLISH_MS)
+		http_publish(s);
+	else
+		upkeep_soon(s, PUBLISH_MS - since);
+}
+
 static void core_turn(struct server *s)
 {
+	bool loading = core_loading(s->core);
 	uint64_t wait_ms = core_step(s->core, CORE_BUDGET_US);
 
+	if (loading && !core_loading(s->core)) /* a document whose client went away after the commit */
+		conns_unpark(s);
 	s->core_busy = wait_ms == 0;
 	if (s->core_busy)
 		upkeep_wake(s);
 	else if (wait_ms != UINT64_MAX)
 		upkeep_soon(s, wait_ms);
-	if (core_changes(s->core) != s->published_changes && uv_now(&s->loop) - s->published_ms >= PUBLISH_MS)
-		http_publish(s);
+	publish_turn(s);
 }
 
-static void on_upkeep(uv_timer_t *timer) { core_turn(timer->data); }
+static void on_upkeep(uv_timer_t *timer)
+{
+	core_turn(timer->data);
+}
 
 static void on_idle(uv_idle_t *idle)
 {

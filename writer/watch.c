@@ -57,12 +57,15 @@ static void on_change(void *arg, const struct core_event *e)
 	buffer_text(line, ",\"who\":");
 	buffer_string(line, e->who, e->who ? strlen(e->who) : 0);
 	buffer_format(line, ",\"forced\":%s}}\n", e->forced ? "true" : "false");
-	TAILQ_FOREACH (c, &s->watchers, watch_link)
+	for (c = TAILQ_FIRST(&s->watchers); c; c = TAILQ_NEXT(c, watch_link))
 		tell(c, line);
 	s->watch_dirty = true;
 }
 
-void watch_open(struct server *s) { core_listen(s->core, on_change, s); }
+void watch_open(struct server *s)
+{
+	core_listen(s->core, on_change, s);
+}
 
 void watch_flush(struct server *s)
 {
@@ -84,12 +87,13 @@ enum refusal_code method_watch(struct call *call, struct refusal *r)
 	unsigned all = 0, of_uid = 0;
 
 	if (!c->watching) {
-		TAILQ_FOREACH (other, &call->server->watchers, watch_link) {
+		for (other = TAILQ_FIRST(&call->server->watchers); other; other = TAILQ_NEXT(other, watch_link)) {
 			all++;
 			of_uid += other->uid == c->uid;
 		}
 		if (all >= WATCHERS_MAX || of_uid >= WATCHERS_OF_UID_MAX)
-			return refuse(r, R_LIMIT, "too many connections watch (%u, %u of this user): end some", all, of_uid);
+			return refuse(r, R_LIMIT, "too many connections watch (%u, %u of this user): end some", all,
+				      of_uid);
 		c->watching = true;
 		TAILQ_INSERT_TAIL(&call->server->watchers, c, watch_link);
 	}
