@@ -196,7 +196,7 @@ uninstall:
 
 ## format: clang-format over all sources (before each commit)
 format:
-	$(Q)clang-format -i $(wildcard shm/*.[ch] reader_lib/*.[ch] reader_lib/examples/*.c writer/*.[ch] tools/*.[ch] \
+	$(Q)clang-format -i $(filter-out reader_lib/berth_errors.h,$(wildcard shm/*.[ch] reader_lib/*.[ch])) $(wildcard reader_lib/examples/*.c writer/*.[ch] tools/*.[ch] \
 		bench/*.[ch] tests/*.[ch] bpf/*.[ch])
 
 # Folder: what it may include of the others.

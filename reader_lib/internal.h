@@ -146,6 +146,9 @@ struct berth {
 	char path[PATH_MAX];
 };
 
+/* The answer to damage, counted on the reader's own line where the writer shows it (`berth readers`). */
+COLD int bl_damaged(struct berth_reader *);
+
 INLINE bool forked(const _Atomic uint64_t *page)
 {
 	return atomic_load_explicit(page, memory_order_relaxed) == 0;

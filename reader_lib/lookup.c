@@ -108,7 +108,7 @@ int berth_lookup(struct berth_reader *r, const void *key, size_t len, struct ber
 			continue;
 		if (unlikely(!at || at->cluster != word_cluster(d.word) || at->kind != word_kind(d.word) ||
 			     (moving && (!to || to->cluster == 0))))
-			return BERTH_E_CORRUPT; /* G2 */
+			return bl_damaged(r); /* G2 */
 		fill(out, r, &d, at, to);
 		return BERTH_OK;
 	}
@@ -192,7 +192,7 @@ int berth_cluster(struct berth_reader *r, uint16_t number, struct berth_cluster 
 		if (none)
 			return BERTH_E_UNKNOWN;
 		if (!c)
-			return BERTH_E_CORRUPT;
+			return bl_damaged(r);
 		*out = (struct berth_cluster){
 			.id = cluster_id(c),
 			.endpoint = cluster_endpoint(c),

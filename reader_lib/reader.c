@@ -19,7 +19,8 @@
 static const struct shm_table no_table;
 static const struct shm_entry no_entry;
 static const _Atomic uint8_t no_tags[SHM_TAG_WINDOW];
-static const struct seg_map no_map = {.table = &no_table, .entries = &no_entry, .tags = no_tags, .termgen = UINT64_MAX, .capacity = 1};
+static const struct seg_map no_map = {
+	.table = &no_table, .entries = &no_entry, .tags = no_tags, .termgen = UINT64_MAX, .capacity = 1};
 
 static void set_mapping(struct berth_reader *r, struct mapping *m)
 {
@@ -96,7 +97,15 @@ int bl_reader_renew(struct berth_reader *r)
 	return BERTH_OK;
 }
 
-int bl_decide_again(struct berth_reader *r, const void *key, size_t len, uint64_t hash, struct decision *d)
+int bl_damaged(struct berth_reader *r)
+{
+	/* one thread at a time has the reader: no read-modify-write */
+	atomic_store_explicit(&r->line->damaged, atomic_load_explicit(&r->line->damaged, memory_order_relaxed) + 1,
+			      memory_order_relaxed);
+	return BERTH_E_CORRUPT;
+}
+
+static int decide_again(struct berth_reader *r, const void *key, size_t len, uint64_t hash, struct decision *d)
 {
 	int code, rc = BERTH_E_AGAIN;
 
@@ -118,6 +127,13 @@ int bl_decide_again(struct berth_reader *r, const void *key, size_t len, uint64_
 			break;
 	}
 	return rc;
+}
+
+int bl_decide_again(struct berth_reader *r, const void *key, size_t len, uint64_t hash, struct decision *d)
+{
+	int rc = decide_again(r, key, len, hash, d);
+
+	return rc == BERTH_E_CORRUPT ? bl_damaged(r) : rc;
 }
 
 static void drop_held(struct berth_reader *r)

@@ -177,6 +177,8 @@ int berth_route_bulk(struct berth_reader *r, const struct berth_key *keys, size_
 				status[at + i] = rc;
 			if (likely(status[at + i] == BERTH_OK))
 				fill(&out[at + i], c.word[i], c.is_default[i]);
+			else if (unlikely(status[at + i] == BERTH_E_CORRUPT && !r->copying))
+				bl_damaged(r); /* decide() counts for itself */
 		}
 	}
 	section_close(r, own);

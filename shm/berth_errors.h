@@ -13,16 +13,20 @@
 	X(BERTH_E_CUTOVER, -4, 409, "writes are held back while the partition changes clusters: retry soon") \
 	X(BERTH_E_FENCED, -5, 503, "this host has lost its right to admit writes: retry elsewhere or later") \
 	X(BERTH_E_AGAIN, -6, 503, "a resource is in use for the moment: retry") \
-	X(BERTH_E_WRITER_DOWN, -7, 503, "this needs the writer process, and none has been reached: berth_maintain retries") \
+	X(BERTH_E_WRITER_DOWN, -7, 503, \
+	  "this needs the writer process, and none has been reached: berth_maintain retries") \
 	X(BERTH_E_FORKED, -8, 500, "the handle belongs to the parent process: attach again after fork") \
 	X(BERTH_E_CORRUPT, -9, 500, "shared memory holds something that no writer stores: run `berth verify`") \
 	X(BERTH_E_FULL, -10, 503, "no room: max_readers, registrations of this user, or shared memory is used up") \
 	X(BERTH_E_BUSY, -11, 500, "readers, sections or writes are still open on this handle") \
 	X(BERTH_E_NOMEM, -12, 500, "out of memory") \
 	X(BERTH_E_SYSTEM, -13, 500, "a system call failed: errno tells which way") \
-	X(BERTH_E_NO_INSTANCE, -14, 500, "no instance in this directory: is berthd running, with the same --dir or --instance?") \
-	X(BERTH_E_ABI, -15, 500, "the instance was made by a berth of another layout: use the libberth that came with its berthd") \
-	X(BERTH_E_UNSAFE, -16, 500, "the instance directory or a file in it has an owner or a mode that would let others route your writes") \
+	X(BERTH_E_NO_INSTANCE, -14, 500, \
+	  "no instance in this directory: is berthd running, with the same --dir or --instance?") \
+	X(BERTH_E_ABI, -15, 500, \
+	  "the instance was made by a berth of another layout: use the libberth that came with its berthd") \
+	X(BERTH_E_UNSAFE, -16, 500, \
+	  "the instance directory or a file in it has an owner or a mode that would let others route your writes") \
 	X(BERTH_E_PERMISSION, -17, 500, "not permitted: be a member of group berth") \
 	X(BERTH_E_CLOCK, -18, 500, "this process lives in another time namespace than the writer") \
 	X(BERTH_E_PROTOCOL, -19, 500, "the writer gave an answer that this library does not understand") \

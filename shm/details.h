@@ -21,7 +21,7 @@ union detail_buffer {
 
 enum inject_kind { INJECT_CONSTANT = 0, INJECT_PARTITION = 1 };
 
-struct detail_inject { /* points into the record */
+struct detail_inject {             /* points into the record */
 	const char *field, *value; /* NUL-terminated */
 	size_t field_len, value_len;
 	enum inject_kind kind;
@@ -31,8 +31,8 @@ struct detail_inject { /* points into the record */
  * BERTH_E_INVAL when they do not. */
 int detail_start(union detail_buffer *, unsigned kind, unsigned cluster, const char *index, size_t index_len);
 /* Append one inject pair. BERTH_E_FULL when the record or the list has no room (SHM_RECORD_MAX, SHM_INJECT_MAX). */
-int detail_add_inject(union detail_buffer *, const char *field, size_t field_len, enum inject_kind,
-		      const char *value, size_t value_len);
+int detail_add_inject(union detail_buffer *, const char *field, size_t field_len, enum inject_kind, const char *value,
+		      size_t value_len);
 /* Sets `check`. Call once, after the last detail_add_inject. */
 void detail_finish(union detail_buffer *);
 
@@ -54,12 +54,21 @@ uint32_t detail_checksum(const struct shm_detail *);
 uint32_t cluster_checksum(const struct shm_cluster *);
 uint32_t key_record_checksum(const struct shm_key_record *);
 
-static inline const char *cluster_id(const struct shm_cluster *c) { return c->data; }
-static inline const char *cluster_endpoint(const struct shm_cluster *c) { return c->data + c->id_len + 1; }
+static inline const char *cluster_id(const struct shm_cluster *c)
+{
+	return c->data;
+}
+static inline const char *cluster_endpoint(const struct shm_cluster *c)
+{
+	return c->data + c->id_len + 1;
+}
 static inline size_t cluster_size(size_t id_len, size_t endpoint_len)
 {
 	return sizeof(struct shm_cluster) + id_len + 1 + endpoint_len + 1;
 }
-static inline size_t key_record_size(size_t len) { return sizeof(struct shm_key_record) + len + 1; }
+static inline size_t key_record_size(size_t len)
+{
+	return sizeof(struct shm_key_record) + len + 1;
+}
 
 #endif

@@ -5,12 +5,12 @@
  *   line: | grace:40 | generation:15 | moved:1 | depth:8 |      0: outside any section
  *
  * Reader, outermost entry: load root.grace; store the line (relaxed); [full fence if membarrier was refused to this
- * process]; load root.termgen (acquire): only this load chooses the mapping. When it is not the line's generation, then or
- * at any later check in the section: store the line with `moved`; [fence]; load root.termgen again; only then touch the
- * newer table. Outermost exit: store 0 (release).
- * Writer: unlink (store words); tag what was unlinked with root.grace; membarrier; root.grace := tag + 1; look at all
- * lines (acquire); what is tagged `tag` is free once every line, in a look begun after that, was seen empty, or with a
- * grace number above the tag, or of a generation that cannot see the memory.
+ * process]; load root.termgen (acquire): only this load chooses the mapping. When it is not the line's generation, then
+ * or at any later check in the section: store the line with `moved`; [fence]; load root.termgen again; only then touch
+ * the newer table. Outermost exit: store 0 (release). Writer: unlink (store words); tag what was unlinked with
+ * root.grace; membarrier; root.grace := tag + 1; look at all lines (acquire); what is tagged `tag` is free once every
+ * line, in a look begun after that, was seen empty, or with a grace number above the tag, or of a generation that
+ * cannot see the memory.
  *
  * G1 What a section may still see is not freed: either the line's store was visible to the look (then it holds), or
  *    membarrier ordered it: the reader's loads come after the unlinking and see what is linked now.
@@ -33,10 +33,22 @@ static inline uint64_t section_make(uint64_t grace, uint32_t generation, bool mo
 {
 	return (grace & GRACE_MASK) << 24 | (uint64_t)(generation & 0x7fffu) << 9 | (uint64_t)moved << 8 | depth;
 }
-static inline uint64_t section_grace(uint64_t s) { return s >> 24; }
-static inline uint32_t section_generation(uint64_t s) { return (uint32_t)(s >> 9) & 0x7fffu; }
-static inline bool section_moved(uint64_t s) { return (s >> 8 & 1) != 0; }
-static inline unsigned section_depth(uint64_t s) { return (unsigned)s & 0xffu; }
+static inline uint64_t section_grace(uint64_t s)
+{
+	return s >> 24;
+}
+static inline uint32_t section_generation(uint64_t s)
+{
+	return (uint32_t)(s >> 9) & 0x7fffu;
+}
+static inline bool section_moved(uint64_t s)
+{
+	return (s >> 8 & 1) != 0;
+}
+static inline unsigned section_depth(uint64_t s)
+{
+	return (unsigned)s & 0xffu;
+}
 
 /* Full fence of a reader that membarrier does not reach. */
 static inline void section_fence(bool fences)
@@ -48,9 +60,10 @@ static inline void section_fence(bool fences)
 							      does the processor's half */
 }
 
-/* Outermost entry, having `generation` mapped. Returns the line's value, to be kept by the caller; afterwards the caller
- * loads root->termgen. */
-static inline uint64_t section_enter(struct shm_line *line, const struct shm_root *root, uint32_t generation, bool fences)
+/* Outermost entry, having `generation` mapped. Returns the line's value, to be kept by the caller; afterwards the
+ * caller loads root->termgen. */
+static inline uint64_t section_enter(struct shm_line *line, const struct shm_root *root, uint32_t generation,
+				     bool fences)
 {
 	/* Any older number is only more conservative: relaxed. */
 	uint64_t s = section_make(atomic_load_explicit(&root->grace, memory_order_relaxed), generation, false, 1);
@@ -60,7 +73,8 @@ static inline uint64_t section_enter(struct shm_line *line, const struct shm_roo
 	return s;
 }
 
-/* The section goes on in a newer generation: afterwards the caller loads root->termgen again, then touches the table. */
+/* The section goes on in a newer generation: afterwards the caller loads root->termgen again, then touches the table.
+ */
 static inline uint64_t section_move(struct shm_line *line, uint64_t s, bool fences)
 {
 	s |= 1u << 8;
@@ -89,8 +103,8 @@ static inline bool section_holds(uint64_t s, uint32_t generation, uint64_t tag)
 int grace_register(void);
 int grace_barrier(void);
 
-/* The writer: what was unlinked so far was tagged with root.grace; from now on sections carry a higher number. Returns 0,
- * or -1 with errno when the barrier failed: then nothing has changed (G4). Lines are looked at after this call. */
+/* The writer: what was unlinked so far was tagged with root.grace; from now on sections carry a higher number. Returns
+ * 0, or -1 with errno when the barrier failed: then nothing has changed (G4). Lines are looked at after this call. */
 int grace_advance(struct shm_root *root, bool membarrier);
 
 #endif

@@ -31,20 +31,20 @@
 #define SHM_MAGIC_READER 0x3172647268747265ull /* "erthrdr1" */
 
 /* Limits of the contract (semantics.md 1) and of this layout. */
-#define SHM_KEY_MAX 255u          /* partition id, bytes */
-#define SHM_KEY_INLINE 39u        /* longest key inside the entry */
+#define SHM_KEY_MAX 255u   /* partition id, bytes */
+#define SHM_KEY_INLINE 39u /* longest key inside the entry */
 #define SHM_CLUSTER_ID_MAX 63u
 #define SHM_ENDPOINT_MAX 255u
 #define SHM_INDEX_MAX 255u
-#define SHM_CLUSTERS_MAX 65535u   /* numbers 1..65535; 0 is none */
+#define SHM_CLUSTERS_MAX 65535u /* numbers 1..65535; 0 is none */
 #define SHM_INJECT_MAX 16u
-#define SHM_RECORD_MAX 4096u      /* longest record, bytes */
-#define SHM_RECORD_ALIGN 16u      /* records start at multiples; det[] and clusters[] count in it */
-#define SHM_PROBE_MAX 1024u       /* entries behind the last home: a probe never wraps */
-#define SHM_TAG_WINDOW 8u         /* tags are read so many at a time: as many more follow the last entry's */
+#define SHM_RECORD_MAX 4096u /* longest record, bytes */
+#define SHM_RECORD_ALIGN 16u /* records start at multiples; det[] and clusters[] count in it */
+#define SHM_PROBE_MAX 1024u  /* entries behind the last home: a probe never wraps */
+#define SHM_TAG_WINDOW 8u    /* tags are read so many at a time: as many more follow the last entry's */
 #define SHM_EPOCH_MAX ((1ull << 43) - 1)
-#define SHM_READERS_MAX 4096u     /* lines of one registration */
-#define SHM_LEDGER_ROWS 4096u     /* registrations of one instance */
+#define SHM_READERS_MAX 4096u /* lines of one registration */
+#define SHM_LEDGER_ROWS 4096u /* registrations of one instance */
 #define SHM_LEDGER_CUTOVERS 16384u
 
 /* ---- root -------------------------------------------------------------------------------------------------- */
@@ -72,10 +72,10 @@ struct shm_root {
 	/* liveness: written by the running writer */
 	_Atomic uint64_t heartbeat_ms; /* CLOCK_BOOTTIME, once a second */
 	_Atomic uint64_t writer_pid;
-	_Atomic uint64_t writer_start; /* field 22 of /proc/PID/stat */
+	_Atomic uint64_t writer_start;      /* field 22 of /proc/PID/stat */
 	_Atomic uint64_t fence_deadline_ms; /* CLOCK_BOOTTIME; 0: not in a fleet, no fence */
-	_Atomic uint32_t membarrier_mode; /* enum shm_membarrier of the writer */
-	_Atomic uint32_t superseded;      /* 1: a writer of another layout has made a new directory */
+	_Atomic uint32_t membarrier_mode;   /* enum shm_membarrier of the writer */
+	_Atomic uint32_t superseded;        /* 1: a writer of another layout has made a new directory */
 	uint8_t pad3[24];
 	uint8_t reserved[SHM_PAGE - 256];
 };
@@ -110,9 +110,9 @@ struct shm_entry {
 static_assert(sizeof(struct shm_entry) == 64, "an entry is one cache line");
 static_assert(offsetof(struct shm_entry, key) == 25, "key follows its length");
 
-/* An entry's tag: 8 bits of its hash, 0 (alone) when it was never used. Eight tags in one load tell which of eight entries
- * to look at, or that none of them is the one: a look-up touches one line of tags, and one entry. Stored before the word,
- * and only ever a hint: a hit is judged by its entry alone. */
+/* An entry's tag: 8 bits of its hash, 0 (alone) when it was never used. Eight tags in one load tell which of eight
+ * entries to look at, or that none of them is the one: a look-up touches one line of tags, and one entry. Stored before
+ * the word, and only ever a hint: a hit is judged by its entry alone. */
 static inline uint8_t shm_tag(uint64_t hash)
 {
 	return (uint8_t)hash ? (uint8_t)hash : 1;
@@ -120,7 +120,7 @@ static inline uint8_t shm_tag(uint64_t hash)
 
 #define SHM_KEY_LONG 0xffu
 #define SHM_KEY_PREFIX 32u
-struct shm_long_key { /* in shm_entry.key of a key longer than SHM_KEY_INLINE */
+struct shm_long_key {      /* in shm_entry.key of a key longer than SHM_KEY_INLINE */
 	uint8_t record[4]; /* little-endian record offset / SHM_RECORD_ALIGN of a struct shm_key_record */
 	uint8_t prefix[SHM_KEY_PREFIX];
 	uint8_t pad[3];
@@ -138,12 +138,12 @@ struct shm_table {
 	uint64_t magic;
 	uint32_t abi;
 	uint32_t fingerprint;
-	uint8_t uuid[16];     /* of root */
+	uint8_t uuid[16]; /* of root */
 	uint32_t generation;
-	uint32_t capacity;    /* homes; entries are capacity + SHM_PROBE_MAX */
+	uint32_t capacity;        /* homes; entries are capacity + SHM_PROBE_MAX */
 	uint32_t n_cluster_slots; /* highest cluster number + 1 that fits */
 	uint32_t pad0;
-	uint64_t size;        /* of the file */
+	uint64_t size; /* of the file */
 	uint64_t clusters_off;
 	uint64_t entries_off;
 	uint64_t documents_off;
@@ -160,7 +160,7 @@ struct shm_table {
 	_Atomic uint64_t n_tombstones;
 	_Atomic uint64_t document_version; /* last applied; 0: none */
 	_Atomic uint64_t default_document; /* what the last document said of the default: its fingerprint, 0: nothing */
-	_Atomic uint64_t next_cluster;  /* lowest number never given out */
+	_Atomic uint64_t next_cluster;     /* lowest number never given out */
 	uint8_t pad3[16];
 	uint8_t reserved[SHM_PAGE - 256];
 };
@@ -176,9 +176,9 @@ static_assert(offsetof(struct shm_table, epoch) == 192, "the counter line");
 struct shm_detail {
 	uint32_t check;
 	_Atomic uint32_t refs; /* the writer's own count: not covered by check, ignored by readers */
-	uint16_t size;    /* of the record, header and data, at most SHM_RECORD_MAX */
+	uint16_t size;         /* of the record, header and data, at most SHM_RECORD_MAX */
 	uint16_t cluster;
-	uint8_t kind;     /* enum word_kind, never 0 */
+	uint8_t kind; /* enum word_kind, never 0 */
 	uint8_t n_inject;
 	uint16_t index_len;
 	char data[];
@@ -216,10 +216,10 @@ struct shm_ledger {
 };
 static_assert(sizeof(struct shm_ledger) == SHM_PAGE, "the ledger's header is one page");
 
-struct shm_ledger_row { /* of readers/<index of the row> */
-	_Atomic uint64_t attach; /* stored last; 0: free */
-	_Atomic uint64_t pid;    /* as the writer sees it; 0: not visible from here */
-	_Atomic uint64_t start;  /* field 22 of /proc/PID/stat; 0: unknown */
+struct shm_ledger_row {               /* of readers/<index of the row> */
+	_Atomic uint64_t attach;      /* stored last; 0: free */
+	_Atomic uint64_t pid;         /* as the writer sees it; 0: not visible from here */
+	_Atomic uint64_t start;       /* field 22 of /proc/PID/stat; 0: unknown */
 	_Atomic uint64_t attached_ms; /* CLOCK_BOOTTIME */
 	_Atomic uint32_t uid;
 	_Atomic uint32_t n_readers;
@@ -229,7 +229,7 @@ struct shm_ledger_row { /* of readers/<index of the row> */
 };
 static_assert(sizeof(struct shm_ledger_row) == 64, "one row, one line");
 
-struct shm_ledger_cutover { /* proof that this cutover was published, and when; an epoch names its partition */
+struct shm_ledger_cutover {     /* proof that this cutover was published, and when; an epoch names its partition */
 	_Atomic uint64_t epoch; /* stored last; 0: free */
 	_Atomic uint64_t published_ms; /* CLOCK_MONOTONIC */
 };
@@ -264,19 +264,25 @@ static_assert(sizeof(struct shm_registration) == SHM_PAGE, "a registration's hea
 /* One thread's section line; grace.h says what it holds. 128: adjacent lines are fetched in pairs. */
 struct shm_line {
 	_Atomic uint64_t section;
-	_Atomic uint32_t in_use; /* a berth_reader is open on it */
-	_Atomic uint32_t tid;    /* for people: the thread that opened it */
-	uint8_t pad[112];
+	_Atomic uint32_t in_use;  /* a berth_reader is open on it */
+	_Atomic uint32_t tid;     /* for people: the thread that opened it */
+	_Atomic uint64_t damaged; /* answers that found damage (BERTH_E_CORRUPT), since the registration was made */
+	uint8_t pad[104];
 };
 static_assert(sizeof(struct shm_line) == 128, "a line owns its pair of cache lines");
 
 /* Of sizes and offsets, so that two builds that disagree about the bytes never meet. */
 #define SHM_FP_(h, x) (((h) ^ (uint32_t)(x)) * 0x01000193u)
 #define SHM_FINGERPRINT \
-	SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(0x811c9dc5u, \
-		SHM_ABI), sizeof(struct shm_root)), offsetof(struct shm_root, superseded)), \
-		offsetof(struct shm_table, tags_off)), sizeof(struct shm_entry)), sizeof(struct shm_detail)), \
-		sizeof(struct shm_ledger_row)), sizeof(struct shm_line)), \
-		offsetof(struct shm_registration, unbracketed)), sizeof(struct shm_ledger_cutover))
+	SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(0x811c9dc5u, SHM_ABI), \
+										sizeof(struct shm_root)), \
+									offsetof(struct shm_root, superseded)), \
+								offsetof(struct shm_table, tags_off)), \
+							sizeof(struct shm_entry)), \
+						sizeof(struct shm_detail)), \
+					sizeof(struct shm_ledger_row)), \
+				sizeof(struct shm_line)), \
+			offsetof(struct shm_registration, unbracketed)), \
+		sizeof(struct shm_ledger_cutover))
 
 #endif

@@ -136,7 +136,7 @@ int seg_root_map(int dir_fd, const struct shm_root **out)
 	/* Acquire: pairs with the release store of the magic, last of all. */
 	if (atomic_load_explicit(&root->magic, memory_order_acquire) != SHM_MAGIC_ROOT)
 		rc = atomic_load_explicit(&root->magic, memory_order_relaxed) == 0 ? BERTH_E_NO_INSTANCE
-										    : BERTH_E_CORRUPT;
+										   : BERTH_E_CORRUPT;
 	else if (root->abi != SHM_ABI || root->fingerprint != SHM_FINGERPRINT)
 		rc = BERTH_E_ABI;
 	if (rc != BERTH_OK)
@@ -174,14 +174,14 @@ int seg_table_check(const void *base, size_t size, const uint8_t uuid[16], struc
 		return BERTH_E_ABI;
 	n_entries = (uint64_t)h.capacity + SHM_PROBE_MAX;
 	if ((uuid && memcmp(h.uuid, uuid, 16) != 0) || h.capacity == 0 || h.capacity > UINT32_MAX - SHM_PROBE_MAX ||
-	    h.size > size || h.size < SHM_PAGE || h.n_cluster_slots > SHM_CLUSTERS_MAX + 1 || h.clusters_off < SHM_PAGE ||
-	    !range_ok(h.clusters_off, (uint64_t)h.n_cluster_slots * 4, h.size, 64) ||
+	    h.size > size || h.size < SHM_PAGE || h.n_cluster_slots > SHM_CLUSTERS_MAX + 1 ||
+	    h.clusters_off < SHM_PAGE || !range_ok(h.clusters_off, (uint64_t)h.n_cluster_slots * 4, h.size, 64) ||
 	    /* a damaged tag may lead a window behind the last entry, never out of the file */
 	    !range_ok(h.entries_off, (n_entries + SHM_TAG_WINDOW) * sizeof(struct shm_entry), h.size, 64) ||
-	    h.entries_off < SHM_PAGE ||
-	    !range_ok(h.tags_off, n_entries + SHM_TAG_WINDOW, h.size, 64) || h.tags_off < SHM_PAGE ||
-	    !range_ok(h.documents_off, n_entries * 8, h.size, 64) || h.documents_off < SHM_PAGE ||
-	    !range_ok(h.records_off, 0, h.size, SHM_RECORD_ALIGN) || h.records_off < SHM_PAGE)
+	    h.entries_off < SHM_PAGE || !range_ok(h.tags_off, n_entries + SHM_TAG_WINDOW, h.size, 64) ||
+	    h.tags_off < SHM_PAGE || !range_ok(h.documents_off, n_entries * 8, h.size, 64) ||
+	    h.documents_off < SHM_PAGE || !range_ok(h.records_off, 0, h.size, SHM_RECORD_ALIGN) ||
+	    h.records_off < SHM_PAGE)
 		return BERTH_E_CORRUPT;
 	*map = (struct seg_map){
 		.table = shared,

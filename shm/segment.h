@@ -20,7 +20,7 @@
 #define SEG_READERS "readers"
 #define SEG_TABLES "tables" /* a directory, or a symbolic link to one (--table-dir) */
 
-struct seg_map { /* one mapped generation */
+struct seg_map {                       /* one mapped generation */
 	const struct shm_table *table; /* = start of the mapping; NULL: none */
 	const struct shm_entry *entries;
 	uint64_t termgen; /* of root when this was mapped */
@@ -35,11 +35,11 @@ struct seg_map { /* one mapped generation */
 	const _Atomic uint8_t *tags; /* n_entries + SHM_TAG_WINDOW */
 };
 
-/* "name" -> SEG_DIR_BASE/name, anything with a slash stays, NULL -> the default instance. BERTH_E_INVAL when it does not
- * fit or the name is not 1..63 of [A-Za-z0-9._-] (and not . or ..). */
+/* "name" -> SEG_DIR_BASE/name, anything with a slash stays, NULL -> the default instance. BERTH_E_INVAL when it does
+ * not fit or the name is not 1..63 of [A-Za-z0-9._-] (and not . or ..). */
 int seg_dir_path(const char *dir_or_instance, char *path, size_t size);
-/* Opens the directory (O_PATH is not enough: it is kept for openat) after checks: a real directory, not a symbolic link,
- * owned by root, by the caller, or by user `berth`, not writable by group or others. BERTH_E_NO_INSTANCE,
+/* Opens the directory (O_PATH is not enough: it is kept for openat) after checks: a real directory, not a symbolic
+ * link, owned by root, by the caller, or by user `berth`, not writable by group or others. BERTH_E_NO_INSTANCE,
  * BERTH_E_PERMISSION, BERTH_E_UNSAFE, BERTH_E_SYSTEM. *owner: its uid (may be NULL). */
 int seg_dir_open(const char *path, int *fd, uid_t *owner);
 /* The same test for one file of the instance: regular, owner as above, not writable by group or others. */
@@ -49,15 +49,16 @@ int seg_file_trusted(int fd, uid_t dir_owner, off_t *size);
 int seg_root_map(int dir_fd, const struct shm_root **);
 void seg_root_unmap(const struct shm_root **);
 
-/* Opens the directory of the tables, to be kept for seg_table_map. It and its files may be read by all: the instance's own
- * directory keeps others out, and a process that is in keeps its way to later generations after it has dropped its groups,
- * or changed its root. BERTH_E_NO_INSTANCE, BERTH_E_UNSAFE, BERTH_E_PERMISSION, BERTH_E_SYSTEM. */
+/* Opens the directory of the tables, to be kept for seg_table_map. It and its files may be read by all: the instance's
+ * own directory keeps others out, and a process that is in keeps its way to later generations after it has dropped its
+ * groups, or changed its root. BERTH_E_NO_INSTANCE, BERTH_E_UNSAFE, BERTH_E_PERMISSION, BERTH_E_SYSTEM. */
 int seg_tables_open(int dir_fd, int *tables_fd);
 
 /* Opens and maps table.<generation> read-only and checks it against root. *spare: a descriptor kept for EMFILE (-1:
  * none); it is closed to make room when the process has none left, and opened again afterwards. populate: fault all
  * pages in now. BERTH_E_NO_INSTANCE: no such file (load root again). *map is written on success alone. */
-int seg_table_map(int tables_fd, const struct shm_root *, uint64_t termgen, int *spare, bool populate, struct seg_map *map);
+int seg_table_map(int tables_fd, const struct shm_root *, uint64_t termgen, int *spare, bool populate,
+		  struct seg_map *map);
 void seg_table_unmap(struct seg_map *);
 /* The checks alone, over any bytes: for the writer's own mappings and for fuzzing. */
 int seg_table_check(const void *base, size_t size, const uint8_t uuid[16], struct seg_map *map);
@@ -82,7 +83,10 @@ const struct shm_cluster *seg_cluster(const struct seg_map *, unsigned number, b
 
 /* Clocks: milliseconds and nanoseconds of CLOCK_MONOTONIC / CLOCK_BOOTTIME / CLOCK_REALTIME. */
 uint64_t seg_clock_ns(int clock);
-static inline uint64_t seg_clock_ms(int clock) { return seg_clock_ns(clock) / 1000000u; }
+static inline uint64_t seg_clock_ms(int clock)
+{
+	return seg_clock_ns(clock) / 1000000u;
+}
 /* 16 bytes of /proc/sys/kernel/random/boot_id. */
 int seg_boot_id(uint8_t id[16]);
 /* Field 22 of /proc/PID/stat; 0 when there is no such process to be seen. */

@@ -29,12 +29,30 @@ static inline uint64_t word_make(uint64_t epoch, unsigned cluster, unsigned whic
 	return epoch << 21 | (uint64_t)(cluster & 0xffffu) << 5 | (uint64_t)(which & 1u) << 4 |
 	       (uint64_t)(kind & 3u) << 2 | (uint64_t)(phase & 3u);
 }
-static inline uint64_t word_epoch(uint64_t w) { return w >> 21; }
-static inline unsigned word_cluster(uint64_t w) { return (unsigned)(w >> 5) & 0xffffu; }
-static inline unsigned word_which(uint64_t w) { return (unsigned)(w >> 4) & 1u; }
-static inline unsigned word_kind(uint64_t w) { return (unsigned)(w >> 2) & 3u; }
-static inline unsigned word_phase(uint64_t w) { return (unsigned)w & 3u; }
+static inline uint64_t word_epoch(uint64_t w)
+{
+	return w >> 21;
+}
+static inline unsigned word_cluster(uint64_t w)
+{
+	return (unsigned)(w >> 5) & 0xffffu;
+}
+static inline unsigned word_which(uint64_t w)
+{
+	return (unsigned)(w >> 4) & 1u;
+}
+static inline unsigned word_kind(uint64_t w)
+{
+	return (unsigned)(w >> 2) & 3u;
+}
+static inline unsigned word_phase(uint64_t w)
+{
+	return (unsigned)w & 3u;
+}
 /* Something answers here: neither empty nor a tombstone. */
-static inline bool word_live(uint64_t w) { return (w & 0xcu) != 0; }
+static inline bool word_live(uint64_t w)
+{
+	return (w & 0xcu) != 0;
+}
 
 #endif

@@ -43,7 +43,7 @@ static void run(rule *check, const struct text_case *cases, size_t n)
 		struct refusal r = {0};
 		enum refusal_code code = check(cases[i].s, cases[i].len, "$.x", &r);
 		if (!cases[i].rule) {
-			if (code != R_OK)
+			if (code != R_DONE)
 				fail_msg("%zu (%s) is refused: %s", i, cases[i].s, r.message);
 			continue;
 		}
@@ -221,12 +221,12 @@ static void a_placement_survives_json(void **state)
 	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
 		union detail_buffer b, again;
 		struct refusal r = {0};
-		assert_int_equal(read_placement(texts[i], false, &b, &r), R_OK);
+		assert_int_equal(read_placement(texts[i], false, &b, &r), R_DONE);
 		assert_true(detail_bounds(&b.detail, b.detail.size));
 		json_t *json = placement_to_json(&b.detail, &names);
 		char *text = json_dumps(json, JSON_COMPACT);
 		assert_string_equal(text, texts[i]);
-		assert_int_equal(read_placement(text, false, &again, &r), R_OK);
+		assert_int_equal(read_placement(text, false, &again, &r), R_DONE);
 		assert_true(detail_equal(&b.detail, &again.detail));
 		free(text);
 		json_decref(json);
@@ -241,7 +241,7 @@ static void shared_index_without_inject_takes_the_default_only_where_it_may(void
 	struct detail_inject pair;
 
 	(void)state;
-	assert_int_equal(read_placement(text, true, &b, &r), R_OK);
+	assert_int_equal(read_placement(text, true, &b, &r), R_DONE);
 	assert_int_equal(b.detail.n_inject, 1);
 	assert_true(detail_inject(&b.detail, 0, &pair));
 	assert_string_equal(pair.field, "_tenant");
@@ -324,7 +324,7 @@ static void an_inject_list_that_is_too_long_is_refused(void **state)
 	assert_string_equal(r.path, "$.inject");
 	assert_non_null(strstr(r.message, "more than 16"));
 	json_array_remove(list, 16);
-	assert_int_equal(placement_from_json(json, false, &names, "$", &b, &r), R_OK);
+	assert_int_equal(placement_from_json(json, false, &names, "$", &b, &r), R_DONE);
 	assert_int_equal(b.detail.n_inject, 16);
 	json_decref(json);
 	json_decref(list);
@@ -377,7 +377,7 @@ static void states_survive_json(void **state)
 		struct state s;
 		struct refusal r = {0};
 		json_t *json = parse(texts[i]);
-		assert_int_equal(state_from_json(json, &names, &at, &to, &s, &r), R_OK);
+		assert_int_equal(state_from_json(json, &names, &at, &to, &s, &r), R_DONE);
 		json_decref(json);
 		assert_true(s.epoch == 0 && (s.at != NULL) == (i > 0) && (s.to != NULL) == (i > 1));
 		json = state_to_json(&s, &names);
@@ -456,7 +456,7 @@ static void a_long_message_is_cut_at_a_character(void **state)
 	}
 	assert_int_equal(refuse(&r, R_FULL, "no room"), R_FULL);
 	assert_string_equal(r.path, "");
-	assert_int_equal(refuse_under(&r, R_OK, "$"), R_OK);
+	assert_int_equal(refuse_under(&r, R_DONE, "$"), R_DONE);
 	assert_string_equal(r.path, "");
 	refuse_under(&r, R_FULL, ".b");
 	refuse_under(&r, R_FULL, "$");

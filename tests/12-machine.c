@@ -77,7 +77,7 @@ static struct state done(const struct state *now, const struct state *dflt, stru
 	struct refusal r = {0};
 	bool changed = !changes;
 
-	if (machine_step(now, dflt, &step, &after, &changed, &r) != R_OK)
+	if (machine_step(now, dflt, &step, &after, &changed, &r) != R_DONE)
 		fail_msg("%s is refused: %s", operation_name(step.op), r.message);
 	assert_int_equal(changed, changes);
 	return after;

@@ -56,10 +56,10 @@ static struct document *good(const char *text)
 	struct refusal r = {0};
 	size_t len = strlen(text);
 
-	if (document_parse(text, len, &d, &r) != R_OK)
+	if (document_parse(text, len, &d, &r) != R_DONE)
 		fail_msg("%s\nis refused at %s: %s", text, r.path, r.message);
 	for (size_t cut = 1; cut < 8; cut++) {
-		if (parse_cut(text, len, cut, &again, &r) != R_OK)
+		if (parse_cut(text, len, cut, &again, &r) != R_DONE)
 			fail_msg("cut after %zu bytes, refused at %s: %s", cut, r.path, r.message);
 		assert_int_equal(again->n_partitions, d->n_partitions);
 		assert_int_equal(again->n_placements, d->n_placements);
@@ -250,7 +250,7 @@ static void sorted_and_whole(uint32_t n, void (*make)(char *, uint32_t))
 	struct document *d;
 	struct refusal r = {0};
 
-	if (document_parse(text, len, &d, &r) != R_OK)
+	if (document_parse(text, len, &d, &r) != R_DONE)
 		fail_msg("refused at %s: %s", r.path, r.message);
 	assert_int_equal(d->n_partitions, n);
 	for (uint32_t i = 1; i < n; i++) {

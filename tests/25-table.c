@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * The writer's table in one process: what was put in is found, nothing else is; slots and records come back; growth and a
- * new writer lose nothing. A reference model in plain arrays runs beside it. */
+ * The writer's table in one process: what was put in is found, nothing else is; slots and records come back; growth and
+ * a new writer lose nothing. A reference model in plain arrays runs beside it. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -18,7 +18,7 @@ static struct refusal why;
 #define OK(call) \
 	do { \
 		enum refusal_code rc_ = (call); \
-		if (rc_ != R_OK) \
+		if (rc_ != R_DONE) \
 			fail_msg("%s: %s: %s", #call, refusal_name(rc_), why.message); \
 	} while (0)
 
@@ -48,7 +48,9 @@ static const struct shm_detail *placement(union detail_buffer *b, unsigned kind,
 static uint64_t put(struct table *t, const char *key, enum word_phase phase, const struct shm_detail *at,
 		    const struct shm_detail *to, uint64_t document)
 {
-	struct table_change c = {.key = key, .len = key ? strlen(key) : 0, .after = {.phase = phase, .at = at, .to = to},
+	struct table_change c = {.key = key,
+				 .len = key ? strlen(key) : 0,
+				 .after = {.phase = phase, .at = at, .to = to},
 				 .document = document};
 
 	OK(table_reserve(t, &c, &why));

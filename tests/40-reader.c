@@ -11,8 +11,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#undef R_OK /* of access(), not ours */
-
 static void long_key(char *key, size_t len, char last)
 {
 	memset(key, 'k', len);
@@ -400,6 +398,12 @@ static void restart_of_the_writer_fails_no_look_up_even_without_descriptors(void
 
 /* ---- damage -------------------------------------------------------------------------------------------------- */
 
+static int add_damaged(void *arg, const struct registry_row *row)
+{
+	*(uint64_t *)arg += row->damaged;
+	return 0;
+}
+
 static void damage_is_answered_and_nothing_else_happens(void **state)
 {
 	struct reader_place *p = *state;
@@ -411,7 +415,7 @@ static void damage_is_answered_and_nothing_else_happens(void **state)
 	struct shm_entry *e = NULL;
 	struct berth_route at;
 	struct berth_placement l;
-	uint64_t word;
+	uint64_t word, damaged = 0;
 	int fd;
 
 	place_set(p, "acme", 1, "a");
@@ -452,6 +456,8 @@ static void damage_is_answered_and_nothing_else_happens(void **state)
 	atomic_store(&p->root->termgen, SHM_TERMGEN(9, generation + 100));
 	assert_int_equal(berth_route(r, KEY("acme"), &at), BERTH_E_NO_INSTANCE);
 	assert_int_equal(berth_admit(r, KEY("acme"), word_epoch(word)), BERTH_E_WRITER_DOWN); /* in the gate's words */
+	registry_walk(table_registry(p->table), add_damaged, &damaged);
+	assert_int_equal(damaged, 5 + 32); /* each was counted where the writer sees it */
 	munmap(t, t->size);
 	close_all(b, r);
 }

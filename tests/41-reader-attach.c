@@ -12,8 +12,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#undef R_OK /* of access(), not ours */
-
 /* ---- attaching ----------------------------------------------------------------------------------------------- */
 
 static void attach_says_what_is_wrong(void **state)

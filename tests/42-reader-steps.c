@@ -16,8 +16,6 @@
 
 #include "../shm/index.h"
 
-#undef R_OK /* of access(), not ours */
-
 #define STEPS_MAX 20000
 
 enum call { ROUTE, LOOKUP, CLUSTER, N_CALLS };

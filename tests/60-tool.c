@@ -320,7 +320,8 @@ static void a_document_comes_through_a_pipe_and_leaves_commands_alone(void **sta
 		     d, "load", "-");
 	cli_check(&c, 0, "2 partitions: 2 applied", NULL);
 	cli_free(&c);
-	cli_run_with(&c, "{\"partitions\":{\"a\":{\"mode\":\"dedicated-cluster\",\"cluster\":\"c1\"}}}", d, "load", "-");
+	cli_run_with(&c, "{\"partitions\":{\"a\":{\"mode\":\"dedicated-cluster\",\"cluster\":\"c1\"}}}", d, "load",
+		     "-");
 	cli_check(&c, 0, "1 partitions: 0 applied, 1 unchanged", NULL);
 	cli_free(&c);
 	cli_expect(0, d, "set", "a", "--mode", "dedicated-index", "--index", "mine", "--cluster", "c1");

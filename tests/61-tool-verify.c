@@ -183,8 +183,10 @@ static uint64_t with_cluster(uint64_t word, unsigned cluster)
 	X(entry_of(c, "acme")->key[39 - 1] = 1, "(acme): key is not zero behind") \
 	X(memcpy(entry_of(c, "acme")->key, "beta", 4), "(beta): hash is") \
 	X(*entry_of(c, "acme") = *entry_of(c, "globex"), "(globex): place") \
-	X(((uint8_t *)c->table + c->table->tags_off)[entry_of(c, "acme") - \
-		(struct shm_entry *)((char *)c->table + c->table->entries_off)] ^= 0x80, "(acme): tag is") \
+	X(((uint8_t *)c->table + \
+	   c->table->tags_off)[entry_of(c, "acme") - \
+			       (struct shm_entry *)((char *)c->table + c->table->entries_off)] ^= 0x80, \
+	  "(acme): tag is") \
 	X(c->table->tags_off += 1, ": tags_off") \
 	X(detail_of(c, "acme")->data[0] ^= 1, "(acme): det[0] is record at") \
 	X(detail_of(c, "acme")->check ^= 1, "with checksum") \

@@ -279,16 +279,15 @@ static int first_start(unsigned long kib)
 	const char *argv[] = {daemon_program("berthd"), "--dir", d->dir, "--store", "memory:", NULL};
 	int log = open(d->log, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644), status;
 	uint64_t deadline = 0;
-	pid_t pid;
+	pid_t pid, ended = 0;
 	char *text;
-	bool ready;
+	bool ready = false;
 
 	assert_true(mount_room(kib));
 	pid = child_start(argv, log);
 	close(log);
 	while (within(&deadline)) {
-		pid_t ended = waitpid(pid, &status, WNOHANG);
-
+		ended = waitpid(pid, &status, WNOHANG);
 		text = daemon_log(d);
 		ready = strstr(text, "event=ready") != NULL;
 		if (ended == pid && !strstr(text, "room"))
@@ -297,11 +296,13 @@ static int first_start(unsigned long kib)
 		if (ended == pid || ready)
 			break;
 	}
-	if (ready)
+	if (ended != pid)
 		child_kill(&pid);
 	assert_int_equal(umount2(room, MNT_DETACH), 0);
 	if (ready)
 		return -1;
+	if (ended != pid)
+		fail_msg("in %lu KiB the daemon neither serves nor ends", kib);
 	if (!WIFEXITED(status))
 		fail_msg("in %lu KiB the daemon was ended by signal %d", kib, WTERMSIG(status));
 	return WEXITSTATUS(status);

@@ -85,14 +85,14 @@ enum refusal_code try_up(struct core_place *p)
 	faulty.settle = faulty_settle;
 	assert_ok(instance_open(p->dir, NULL, false, &p->instance, &p->r));
 	code = core_open_with(&p->instance, &options, &faulty, p->argument, &p->core, &p->r);
-	if (code != R_OK) {
+	if (code != R_DONE) {
 		assert_null(p->core);
 		instance_close(&p->instance);
 		return code;
 	}
 	core_listen(p->core, on_event, p);
 	p->up = true;
-	return R_OK;
+	return R_DONE;
 }
 
 void up(struct core_place *p)
@@ -267,10 +267,10 @@ enum refusal_code load_with(struct core_place *p, const char *text, bool prune, 
 
 	json_decref(p->summary.left);
 	p->summary = (struct core_load_summary){0};
-	if (code != R_OK)
+	if (code != R_DONE)
 		fail_msg("%s: %s %s", text, p->r.path, p->r.message);
 	code = core_load_start(p->core, document, &options, "document test", &p->r);
-	while (code == R_OK && !over)
+	while (code == R_DONE && !over)
 		code = core_load_step(p->core, 0, &over, &p->summary, &p->r);
 	return code;
 }

@@ -77,9 +77,9 @@ enum refusal_code load(struct core_place *, const char *document);
 		enum refusal_code code_ = (call); \
 		if (code_ != (expected)) \
 			fail_msg("%s: %s instead of %s: %s", #call, refusal_name(code_), refusal_name(expected), \
-				 code_ == R_OK ? "" : p->r.message); \
+				 code_ == R_DONE ? "" : p->r.message); \
 	} while (0)
-#define assert_ok(call) assert_code(call, R_OK)
+#define assert_ok(call) assert_code(call, R_DONE)
 
 /* What the table says of p, as state_to_json's text; "null" when there is no entry. key NULL: the default. */
 void assert_state(struct core_place *, const char *key, const char *expected);

@@ -18,6 +18,7 @@
 #include "../reader_lib/berth.h"
 #include "../shm/grace.h"
 #include "../shm/segment.h"
+#include "../writer/registry.h"
 #include "../writer/table.h"
 
 enum answers {

@@ -13,7 +13,6 @@
 
 #include "../shm/segment.h"
 
-
 struct daemon *place;
 static bool groups_made;
 

@@ -215,7 +215,7 @@ void readers_grid(struct grid *g, const json_t *readers)
 	size_t i;
 
 	grid_start(g, ">SLOT", ">PID", "COMMAND", ">UID", ">ATTACHED FOR", "WRITES", ">READERS", ">IN SECTION", ">LAG",
-		   ">HELD BACK", "CONNECTED");
+		   ">HELD BACK", ">DAMAGED", "CONNECTED");
 	json_array_foreach(readers, i, r)
 	{
 		const json_t *connected = json_object_get(r, "connected");
@@ -234,6 +234,7 @@ void readers_grid(struct grid *g, const json_t *readers)
 		grid_u64(g, json_array_size(json_object_get(r, "sections")));
 		grid_u64(g, highest_lag(r));
 		grid_text(g, text_bytes(text, tool_u64(r, "held_bytes")));
+		grid_u64(g, tool_u64(r, "damaged"));
 		grid_text(g, connected ? (json_is_true(connected) ? "yes" : "no") : "-");
 	}
 }

@@ -166,7 +166,8 @@ bool verify_header(struct verify *v, uint32_t generation)
 		   h.clusters_off + (uint64_t)h.n_cluster_slots * 4);
 	check_area(&f, "documents_off", h.documents_off, n_entries * 8, (uint64_t)size,
 		   h.entries_off + n_entries * sizeof(struct shm_entry));
-	check_area(&f, "tags_off", h.tags_off, n_entries + SHM_TAG_WINDOW, (uint64_t)size, h.documents_off + n_entries * 8);
+	check_area(&f, "tags_off", h.tags_off, n_entries + SHM_TAG_WINDOW, (uint64_t)size,
+		   h.documents_off + n_entries * 8);
 	check_area(&f, "records_off", h.records_off, 0, (uint64_t)size, h.tags_off + n_entries + SHM_TAG_WINDOW);
 	bool whole = f.n == 0;
 	if (h.longest_probe > SHM_PROBE_MAX)

@@ -11,8 +11,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#undef R_OK /* of access(), not ours */
-
 #include "../shm/segment.h"
 #include "registry.h"
 #include "rpc.h"
@@ -74,14 +72,14 @@ static enum refusal_code peer_find(struct call *call, int pid_arg, struct regist
 				 says, is);
 	*peer = (struct registry_peer){.pid = c->pid, .uid = c->uid, .pidfd = -1};
 	if (c->pid <= 0)
-		return R_OK;
+		return R_DONE;
 	if (getsockopt(c->fd, SOL_SOCKET, SO_PEERPIDFD, &peer->pidfd, &len) != 0)
 		peer->pidfd = (int)syscall(SYS_pidfd_open, c->pid, 0);
 	if (peer->pidfd < 0)
 		peer->pidfd = -1; /* the registry has another proof of death */
 	else
 		fcntl(peer->pidfd, F_SETFD, FD_CLOEXEC);
-	return R_OK;
+	return R_DONE;
 }
 
 static enum refusal_code clock_check(const char *name, int clock, json_int_t theirs, struct refusal *r)
@@ -89,7 +87,7 @@ static enum refusal_code clock_check(const char *name, int clock, json_int_t the
 	json_int_t ours = (json_int_t)seg_clock_ns(clock);
 
 	if (theirs > 0 && theirs <= ours && ours - theirs <= CLOCK_LAG_MAX_NS)
-		return R_OK;
+		return R_DONE;
 	return refuse(r, R_CLOCK,
 		      "%s reads %" JSON_INTEGER_FORMAT " ns in the process that attaches, %" JSON_INTEGER_FORMAT
 		      " ns here: run it in the time namespace of berthd",
@@ -131,7 +129,7 @@ static enum refusal_code writes_read(struct call *call, int arg, enum shm_writes
 	else
 		return refuse_at(r, R_INVALID, "$.writes", "writes %s: give none or unbracketed",
 				 text_show(shown, sizeof(shown), text, len));
-	return R_OK;
+	return R_DONE;
 }
 
 enum refusal_code method_attach(struct call *call, struct refusal *r)
@@ -157,23 +155,23 @@ enum refusal_code method_attach(struct call *call, struct refusal *r)
 	if (c->attached)
 		return refuse_second(c, r);
 	code = writes_read(call, WRITES, &writes, r);
-	if (code == R_OK)
+	if (code == R_DONE)
 		code = clock_check("CLOCK_MONOTONIC", CLOCK_MONOTONIC, arg_integer(call, MONOTONIC), r);
-	if (code == R_OK)
+	if (code == R_DONE)
 		code = clock_check("CLOCK_BOOTTIME", CLOCK_BOOTTIME, arg_integer(call, BOOTTIME), r);
-	if (code == R_OK && !buffer_reserve(call->out, 128)) /* first: the descriptor must not go with a refusal */
+	if (code == R_DONE && !buffer_reserve(call->out, 128)) /* first: the descriptor must not go with a refusal */
 		code = refuse(r, R_FULL, "out of memory: retry later");
-	if (code == R_OK)
+	if (code == R_DONE)
 		code = peer_find(call, PID, &peer, r);
-	if (code == R_OK)
+	if (code == R_DONE)
 		code = registry_attach(registry, &peer, (uint32_t)readers, writes, arg_true(call, FENCES), &fd, &slot,
 				       &attach, r);
-	if (code != R_OK)
+	if (code != R_DONE)
 		return code;
 	c->send_fd = fd;
 	bind_conn(c, slot, attach);
 	buffer_format(call->out, "{\"slot\":%u,\"attach\":%llu}", slot, (unsigned long long)attach);
-	return R_OK;
+	return R_DONE;
 }
 
 enum refusal_code method_reattach(struct call *call, struct refusal *r)
@@ -193,11 +191,11 @@ enum refusal_code method_reattach(struct call *call, struct refusal *r)
 	if (c->attached)
 		return refuse_second(c, r);
 	code = peer_find(call, PID, &peer, r);
-	if (code == R_OK)
+	if (code == R_DONE)
 		code = registry_reattach(registry, (uint32_t)slot, (uint64_t)attach, &peer, r);
-	if (code != R_OK)
+	if (code != R_DONE)
 		return code;
 	bind_conn(c, (uint32_t)slot, (uint64_t)attach);
 	buffer_text(call->out, "{}");
-	return R_OK;
+	return R_DONE;
 }

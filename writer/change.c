@@ -2,16 +2,14 @@
  * Changing what readers see: reserve, publish, cancel, for partitions, the default and clusters. The stores that matter
  * to readers are all in this file and in generation_flip.
  *
- * P1 A word is stored after everything that it makes visible (release), and nothing else of a live entry changes but the
- *    det slot that the present word does not refer to. So a reader that finds the word unchanged after it read a det has
- *    the det of that word (the epoch in it makes that free of ABA).
- * P2 The epoch counter in the header is stored before a word that carries the epoch.
- * P3 An entry's key and hash are written while its word is empty, or a tombstone that has aged a grace period
- *    (aged_epoch), or its own key's: no reader compares them meanwhile.
- * P4 table_publish cannot fail: slot and records were made by table_reserve.
- * P5 While a generation is being built beside the one in use, each change goes to both; the one in use first, it decides.
- *    A key that the copy has not reached yet is put into the new one whole, and the copy passes over it.
- * Model: tests/model/entry.pml, tests/model/generation.pml. */
+ * P1 A word is stored after everything that it makes visible (release), and nothing else of a live entry changes but
+ * the det slot that the present word does not refer to. So a reader that finds the word unchanged after it read a det
+ * has the det of that word (the epoch in it makes that free of ABA). P2 The epoch counter in the header is stored
+ * before a word that carries the epoch. P3 An entry's key and hash are written while its word is empty, or a tombstone
+ * that has aged a grace period (aged_epoch), or its own key's: no reader compares them meanwhile. P4 table_publish
+ * cannot fail: slot and records were made by table_reserve. P5 While a generation is being built beside the one in use,
+ * each change goes to both; the one in use first, it decides. A key that the copy has not reached yet is put into the
+ * new one whole, and the copy passes over it. Model: tests/model/entry.pml, tests/model/generation.pml. */
 #include "table_internal.h"
 
 #include <stdlib.h>
@@ -44,7 +42,8 @@ void cell_state(const struct generation *g, uint64_t word, const _Atomic uint32_
 }
 
 /* Does this slot hold the key, live or not? */
-static bool slot_holds(const struct generation *g, const struct shm_entry *e, const char *key, size_t len, uint64_t hash)
+static bool slot_holds(const struct generation *g, const struct shm_entry *e, const char *key, size_t len,
+		       uint64_t hash)
 {
 	if (atomic_load_explicit(&e->hash, memory_order_relaxed) != hash ||
 	    e->n != (len <= SHM_KEY_INLINE ? (unsigned)len : SHM_KEY_LONG))
@@ -144,10 +143,10 @@ static void release_detail(struct table *t, struct generation *g, uint32_t off)
 		retire(t, g, off, 0);
 }
 
-/* Stores a state into a cell (P1, P2). at, to: record offsets that it owns a reference of from now on; what the cell held
- * loses its own. deciding: this is the generation that counts (statistics of clusters). */
-static void cell_store(struct table *t, struct generation *g, uint32_t slot, bool dflt, const struct state *s, uint32_t at,
-		       uint32_t to, uint64_t remembered, bool deciding)
+/* Stores a state into a cell (P1, P2). at, to: record offsets that it owns a reference of from now on; what the cell
+ * held loses its own. deciding: this is the generation that counts (statistics of clusters). */
+static void cell_store(struct table *t, struct generation *g, uint32_t slot, bool dflt, const struct state *s,
+		       uint32_t at, uint32_t to, uint64_t remembered, bool deciding)
 {
 	struct shm_table *h = gen_header(g);
 	_Atomic uint64_t *word, *document;
@@ -187,9 +186,10 @@ static void cell_store(struct table *t, struct generation *g, uint32_t slot, boo
 		new = word_make(s->epoch, s->at->cluster, which, s->at->kind, s->phase);
 	}
 	if (new != old)
-		atomic_store_explicit(word, new, memory_order_release); /* P1: pairs with every reader's load of the word */
-	/* After the word: a writer that dies in between leaves a change that the document finds made (`adopted`), not one
-	 * that looks like a command's. */
+		atomic_store_explicit(word, new,
+				      memory_order_release); /* P1: pairs with every reader's load of the word */
+	/* After the word: a writer that dies in between leaves a change that the document finds made (`adopted`), not
+	 * one that looks like a command's. */
 	atomic_store_explicit(document, remembered, memory_order_relaxed);
 	if (!dflt) {
 		if (word_live(new) && !word_live(old)) {
@@ -232,7 +232,8 @@ static bool reserve_in(struct table *t, struct generation *g, unsigned which, st
 		const struct shm_entry *e;
 
 		/* Nothing to leave behind, and the copy has not come here: it will pass over the tombstone. */
-		if (which == 1 && !s->at && c->document == 0 && index_find(&g->map, c->key, c->len, hash, true, &e, &word) != 1)
+		if (which == 1 && !s->at && c->document == 0 &&
+		    index_find(&g->map, c->key, c->len, hash, true, &e, &word) != 1)
 			return true;
 		c->priv.slot[which] = slot_take(t, g, c->key, c->len, hash);
 		if (c->priv.slot[which] == SLOT_NONE)
@@ -290,14 +291,16 @@ enum refusal_code table_reserve(struct table *t, struct table_change *c, struct 
 		c->priv.det[1][0] = c->priv.det[1][1] = 0;
 		if (in_now && (!t->next || reserve_in(t, t->next, 1, c))) {
 			t->n_reserved++;
-			return R_OK;
+			return R_DONE;
 		}
 		if (in_now)
 			cancel_in(t, t->now, 0, c);
 		if (attempt || t->n_reserved)
-			return refuse(r, R_FULL, "no room for this change in the table (%u entries, %llu bytes): give its file "
-				      "system more room", t->now->map.capacity, (unsigned long long)t->now->limit);
-		if (grow_now(t, &(struct table_room){.partitions = 1, .record_bytes = 2 * SHM_RECORD_MAX}, r) != R_OK)
+			return refuse(r, R_FULL,
+				      "no room for this change in the table (%u entries, %llu bytes): give its file "
+				      "system more room",
+				      t->now->map.capacity, (unsigned long long)t->now->limit);
+		if (grow_now(t, &(struct table_room){.partitions = 1, .record_bytes = 2 * SHM_RECORD_MAX}, r) != R_DONE)
 			return R_FULL;
 	}
 }
@@ -306,10 +309,11 @@ void table_publish(struct table *t, struct table_change *c)
 {
 	bool dflt = c->key == NULL;
 
-	cell_store(t, t->now, c->priv.slot[0], dflt, &c->after, c->priv.det[0][0], c->priv.det[0][1], c->document, true);
+	cell_store(t, t->now, c->priv.slot[0], dflt, &c->after, c->priv.det[0][0], c->priv.det[0][1], c->document,
+		   true);
 	if (t->next && (dflt || c->priv.slot[1] != SLOT_NONE)) /* P5 */
-		cell_store(t, t->next, c->priv.slot[1], dflt, &c->after, c->priv.det[1][0], c->priv.det[1][1], c->document,
-			   false);
+		cell_store(t, t->next, c->priv.slot[1], dflt, &c->after, c->priv.det[1][0], c->priv.det[1][1],
+			   c->document, false);
 	t->n_reserved--;
 }
 
@@ -370,8 +374,10 @@ enum refusal_code table_cluster_reserve(struct table *t, struct table_cluster_ch
 		uint64_t next = table_next_cluster(t);
 
 		if (next > SHM_CLUSTERS_MAX)
-			return refuse(r, R_FULL, "all %u cluster numbers of this instance were given out; numbers are never "
-				      "reused", SHM_CLUSTERS_MAX);
+			return refuse(r, R_FULL,
+				      "all %u cluster numbers of this instance were given out; numbers are never "
+				      "reused",
+				      SHM_CLUSTERS_MAX);
 		c->number = (unsigned)next;
 	}
 	for (unsigned attempt = 0;; attempt++) {
@@ -380,11 +386,11 @@ enum refusal_code table_cluster_reserve(struct table *t, struct table_cluster_ch
 		c->priv[1] = 0;
 		if (in_now && (!t->next || cluster_reserve_in(t->next, c, &c->priv[1]))) {
 			t->n_reserved++;
-			return R_OK;
+			return R_DONE;
 		}
 		if (c->priv[0])
 			records_free(t->now, c->priv[0]);
-		if (attempt || t->n_reserved || grow_now(t, &(struct table_room){.clusters = 1}, r) != R_OK) {
+		if (attempt || t->n_reserved || grow_now(t, &(struct table_room){.clusters = 1}, r) != R_DONE) {
 			if (fresh)
 				c->number = 0;
 			return refuse(r, R_FULL, "no room for cluster %s in the table: give its file system more room",

@@ -9,8 +9,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#undef R_OK /* of access(), not ours */
-
 #include "load.h"
 #include "log.h"
 #include "registry.h"
@@ -201,7 +199,7 @@ static size_t conn_eat(struct conn *c, const char *data, size_t n)
 		end = memchr(data + used + c->scanned, '\n', n - used - c->scanned);
 		len = end ? (size_t)(end - data) - used : n - used;
 		if (len > FRAME_MAX) {
-			struct refusal r = {.code = R_OK};
+			struct refusal r = {.code = R_DONE};
 
 			refuse(&r, R_PARSE, "the line is longer than %u bytes", FRAME_MAX);
 			rpc_refuse(&c->out, NULL, &r);

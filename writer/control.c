@@ -16,8 +16,6 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#undef R_OK /* of access(), not ours */
-
 #include "../shm/segment.h"
 #include "log.h"
 #include "registry.h"
@@ -57,7 +55,7 @@ static const char *over_limit(struct server *s, bool admin, uid_t uid)
 
 static void turn_away(struct server *s, int fd, const char *why)
 {
-	struct refusal r = {.code = R_OK};
+	struct refusal r = {.code = R_DONE};
 	struct buffer line = {0};
 
 	s->n_conns_refused++;
@@ -222,7 +220,7 @@ static enum refusal_code listener_open(struct server *s, struct listener *l, boo
 		rc = uv_poll_start(&l->poll, UV_READABLE, on_incoming);
 	}
 	if (rc == 0)
-		return R_OK;
+		return R_DONE;
 	errno = -rc;
 fail:
 	refuse(r, R_BACKEND, "%s/%s: %s: %s", in->path, name, doing, strerror(errno));
@@ -255,7 +253,7 @@ enum refusal_code control_open(struct server *s, struct refusal *r)
 		s->n_descriptors_max = files.rlim_cur;
 	}
 	code = listener_open(s, &s->listeners[0], false, r);
-	if (code == R_OK)
+	if (code == R_DONE)
 		code = listener_open(s, &s->listeners[1], true, r);
 	return code;
 }

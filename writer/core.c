@@ -121,7 +121,7 @@ static enum refusal_code reserve_hand(struct core *c, struct refusal *r)
 	if (h->op == OP_BEGIN && !(h->beginning = migrations_reserve(&c->migrations, h->key, h->change.len)))
 		return refuse(r, R_FULL, "out of memory: retry");
 	code = table_reserve(c->table, &h->change, r);
-	if (code != R_OK)
+	if (code != R_DONE)
 		goto fail;
 	h->change.after.epoch = table_take_epoch(c->table);
 	if (h->change.after.epoch == 0) {
@@ -132,7 +132,7 @@ static enum refusal_code reserve_hand(struct core *c, struct refusal *r)
 		goto fail;
 	}
 	h->kind = HAND_PLACEMENT;
-	return R_OK;
+	return R_DONE;
 fail:
 	free(h->beginning);
 	h->beginning = NULL;
@@ -157,7 +157,7 @@ static enum refusal_code perform(struct core *c, const struct step *step, const 
 			return refuse(r, R_FULL, "out of memory: retry");
 	}
 	code = reserve_hand(c, r);
-	if (code == R_OK)
+	if (code == R_DONE)
 		code = hand_commit(c, state, result, r);
 	free(state);
 	return code;
@@ -178,9 +178,9 @@ enum refusal_code core_apply(struct core *c, enum operation op, const char *key,
 	*result = (struct core_result){0};
 	if (op == OP_DEFAULT)
 		step.key = NULL, step.key_len = 0;
-	else if ((code = check_partition(key, len, "$.partition", r)) != R_OK)
+	else if ((code = check_partition(key, len, "$.partition", r)) != R_DONE)
 		return code;
-	if ((code = core_may_change(c, r)) != R_OK)
+	if ((code = core_may_change(c, r)) != R_DONE)
 		return code;
 	if (!table_default(c->table, &dflt, &dflt_document))
 		dflt = (struct state){0};
@@ -192,7 +192,7 @@ enum refusal_code core_apply(struct core *c, enum operation op, const char *key,
 	}
 	if (places && !(op == OP_BEGIN && !now.at)) {
 		code = take_placement(op, &now, placement, &asking, &wanted, r);
-		if (code != R_OK)
+		if (code != R_DONE)
 			return code;
 		step.placement = &wanted.detail;
 		step.placement_cluster_known = !asking.unknown;
@@ -203,11 +203,11 @@ enum refusal_code core_apply(struct core *c, enum operation op, const char *key,
 		step.barrier = barrier_judge(&c->rule, migrations_find(&c->migrations, key, len), core_now(c));
 	}
 	code = machine_step(&now, &dflt, &step, &after, &changed, r);
-	if (code != R_OK)
+	if (code != R_DONE)
 		return code;
 	if (!changed) {
 		result->epoch = now.epoch;
-		return R_OK;
+		return R_DONE;
 	}
 	return perform(c, &step, &after, document, who, result, r);
 }
@@ -288,7 +288,7 @@ static void forget_old_barrier(struct core *c)
 	struct core_result result;
 
 	c->hand = (struct hand){.kind = HAND_METAS};
-	if (hand_commit(c, NULL, &result, &r) == R_OK) {
+	if (hand_commit(c, NULL, &result, &r) == R_DONE) {
 		c->stored_barrier_ms = c->rule.barrier_ms;
 		table_set_barrier(c->table, c->rule.barrier_ms);
 	}

@@ -21,11 +21,11 @@ struct core_options {
 	void *clock_arg;
 };
 
-struct core_event { /* told after the change is visible; pointers live during the call */
+struct core_event {       /* told after the change is visible; pointers live during the call */
 	const char *what; /* operation name, "cluster-set", "cluster-remove", "load" */
 	const char *key;  /* partition or cluster id; NULL: default */
 	size_t key_len;
-	uint64_t epoch;   /* 0: took none */
+	uint64_t epoch;            /* 0: took none */
 	const struct state *after; /* NULL: of a cluster */
 	const char *who;
 	bool forced;
@@ -45,7 +45,9 @@ struct migration { /* one under way, as `berth migrate status` shows it */
 	struct barrier barrier;        /* in cutover: what `complete` would answer now */
 };
 
-struct core_load_options { bool prune, override; };
+struct core_load_options {
+	bool prune, override;
+};
 struct core_load_summary {
 	uint64_t partitions, applied, unchanged, removed, adopted, diverged, migrating;
 	uint64_t version;

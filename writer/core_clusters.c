@@ -14,7 +14,7 @@ static enum refusal_code commit(struct core *c, const char *id, size_t id_len, c
 	hand_who(h, who);
 	memcpy(h->cluster_id, id, id_len);
 	code = table_cluster_reserve(c->table, &h->cluster, r);
-	if (code != R_OK) {
+	if (code != R_DONE) {
 		h->kind = HAND_EMPTY;
 		return code;
 	}
@@ -30,17 +30,17 @@ enum refusal_code core_cluster_set(struct core *c, const char *id, size_t id_len
 	enum refusal_code code;
 
 	*result = (struct core_result){0};
-	if ((code = check_cluster_id(id, id_len, "$.id", r)) != R_OK)
+	if ((code = check_cluster_id(id, id_len, "$.id", r)) != R_DONE)
 		return code;
-	if (endpoint && endpoint_len && (code = check_endpoint(endpoint, endpoint_len, "$.endpoint", r)) != R_OK)
+	if (endpoint && endpoint_len && (code = check_endpoint(endpoint, endpoint_len, "$.endpoint", r)) != R_DONE)
 		return code;
-	if ((code = core_may_change(c, r)) != R_OK)
+	if ((code = core_may_change(c, r)) != R_DONE)
 		return code;
 	number = table_cluster_number(c->table, id, id_len);
 	present = number ? table_cluster(c->table, number) : NULL;
 	if (present && (!endpoint || (present->endpoint_len == endpoint_len &&
 				      memcmp(cluster_endpoint(present), endpoint, endpoint_len) == 0)))
-		return R_OK;
+		return R_DONE;
 	*h = (struct hand){.kind = HAND_CLUSTER, .cluster = {.number = number}};
 	if (endpoint)
 		memcpy(h->endpoint, endpoint, endpoint_len);
@@ -57,9 +57,9 @@ enum refusal_code core_cluster_remove(struct core *c, const char *id, size_t id_
 	enum refusal_code code;
 
 	*result = (struct core_result){0};
-	if ((code = check_cluster_id(id, id_len, "$.id", r)) != R_OK)
+	if ((code = check_cluster_id(id, id_len, "$.id", r)) != R_DONE)
 		return code;
-	if ((code = core_may_change(c, r)) != R_OK)
+	if ((code = core_may_change(c, r)) != R_DONE)
 		return code;
 	number = table_cluster_number(c->table, id, id_len);
 	if (!number)

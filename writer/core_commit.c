@@ -36,7 +36,7 @@ enum refusal_code core_failed(struct core *c, enum store_result result, struct r
 			      "the next one, look again before you retry (%s)",
 			      said.message);
 	}
-	return said.code != R_OK ? said.code : refuse(r, R_BACKEND, "the store failed and did not say why: retry");
+	return said.code != R_DONE ? said.code : refuse(r, R_BACKEND, "the store failed and did not say why: retry");
 }
 
 static enum store_result put_placement(struct core *c, const char *state, struct refusal *r)
@@ -204,11 +204,11 @@ enum refusal_code hand_commit(struct core *c, const char *state, struct core_res
 	enum store_result written;
 	enum refusal_code code;
 
-	r->code = R_OK;
+	r->code = R_DONE;
 	written = write_hand(c, state, r);
 	if (written == STORE_OK) {
 		publish_hand(c, result);
-		return R_OK;
+		return R_DONE;
 	}
 	code = core_failed(c, written, r);
 	if (!c->unknown)
@@ -225,7 +225,7 @@ enum refusal_code core_settle(struct core *c, struct refusal *r)
 	bool committed = false;
 
 	if (!c->unknown)
-		return R_OK;
+		return R_DONE;
 	if (c->ops->settle(c->store, &committed, &said) != STORE_OK)
 		return refuse(r, R_BACKEND,
 			      "the store has not said yet what became of the last commit: nothing is changed until it "
@@ -238,16 +238,16 @@ enum refusal_code core_settle(struct core *c, struct refusal *r)
 		publish_hand(c, &nobody);
 	else
 		cancel_hand(c);
-	return R_OK;
+	return R_DONE;
 }
 
 enum refusal_code core_may_change(struct core *c, struct refusal *r)
 {
 	enum refusal_code code = core_settle(c, r);
 
-	if (code != R_OK)
+	if (code != R_DONE)
 		return code;
 	if (c->load)
 		return refuse(r, R_BUSY, "a document is being applied: retry when it is done");
-	return R_OK;
+	return R_DONE;
 }

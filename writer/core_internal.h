@@ -61,7 +61,7 @@ static inline uint64_t core_now(const struct core *c)
 void core_tell(struct core *, const struct core_event *);
 
 /* ---- core_commit.c ---- */
-/* May anything be changed now? Settles what is unknown first. R_OK, R_BUSY, R_BACKEND. */
+/* May anything be changed now? Settles what is unknown first. R_DONE, R_BUSY, R_BACKEND. */
 enum refusal_code core_may_change(struct core *, struct refusal *);
 enum refusal_code core_settle(struct core *, struct refusal *);
 enum store_result core_put_number(struct core *, const char *meta, uint64_t, struct refusal *);

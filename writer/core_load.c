@@ -77,16 +77,16 @@ enum refusal_code core_load_start(struct core *c, struct document *document, con
 	enum refusal_code code = core_may_change(c, r);
 	struct core_load *l;
 
-	if (code == R_OK && document->version && document->version <= last)
+	if (code == R_DONE && document->version && document->version <= last)
 		code = refuse_at(
 			r, R_STALE_DOCUMENT, "$.version",
 			"version %llu is not above %llu, which was applied last: give the document a higher one",
 			(unsigned long long)document->version, (unsigned long long)last);
-	if (code == R_OK && options->prune && !document->has_partitions)
+	if (code == R_DONE && options->prune && !document->has_partitions)
 		code = refuse_at(
 			r, R_INVALID, "$.partitions",
 			"a document without \"partitions\" would remove all of them: add them, or do not prune");
-	if (code != R_OK) {
+	if (code != R_DONE) {
 		document_free(&document);
 		return code;
 	}
@@ -95,7 +95,7 @@ enum refusal_code core_load_start(struct core *c, struct document *document, con
 		return refuse(r, R_FULL, "no memory for the document: give the daemon more, or load it in parts");
 	l->summary.version = document->version ? document->version : last;
 	c->load = l;
-	return R_OK;
+	return R_DONE;
 }
 
 static void load_run(struct core *c, uint64_t budget_us)
@@ -159,9 +159,9 @@ enum refusal_code core_load_step(struct core *c, uint64_t budget_us, bool *done,
 	}
 	*done = l->phase == LOAD_DONE;
 	if (!*done)
-		return R_OK;
+		return R_DONE;
 	code = l->refusal.code;
-	if (code == R_OK) {
+	if (code == R_DONE) {
 		*summary = l->summary;
 		l->summary.left = NULL; /* the caller's now */
 	} else {
@@ -191,7 +191,7 @@ void core_load_settled(struct core *c, bool committed)
 {
 	core_load_next(c->load, committed ? LOAD_PUBLISH : LOAD_UNDO);
 	if (committed)
-		c->load->refusal.code = R_OK;
+		c->load->refusal.code = R_DONE;
 }
 
 bool core_load_orphan_step(struct core *c, uint64_t budget_us)

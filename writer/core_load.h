@@ -51,7 +51,7 @@ struct core_load {
 	uint64_t at;            /* how far the phase is */
 	uint64_t n_reserved;    /* items, in the order above */
 	bool orphan;            /* its client does not step it any more */
-	struct refusal refusal; /* code R_OK: none */
+	struct refusal refusal; /* code R_DONE: none */
 	uint16_t *numbers;      /* by cluster of the document */
 	uint64_t *prints;       /* fingerprints by placement */
 	char **texts;           /* JSON by placement, made when needed; NULL: too many to keep */

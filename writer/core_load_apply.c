@@ -103,7 +103,7 @@ void core_load_reserve(struct core *c, struct core_load *l)
 	struct item item;
 	enum refusal_code code;
 
-	if (l->at == 0 && expect(c, l) != R_OK) {
+	if (l->at == 0 && expect(c, l) != R_DONE) {
 		core_load_refuse(l);
 		return;
 	}
@@ -111,7 +111,7 @@ void core_load_reserve(struct core *c, struct core_load *l)
 		item_get(c, l, l->at, &item);
 		code = item.kind == ITEM_CLUSTER ? table_cluster_reserve(c->table, item.cluster, &l->refusal)
 						 : table_reserve(c->table, &item.change, &l->refusal);
-		if (code != R_OK) {
+		if (code != R_DONE) {
 			core_load_refuse(l);
 			return;
 		}
@@ -276,7 +276,7 @@ static enum store_result write_end(struct core *c, struct core_load *l)
 static void write_failed(struct core *c, struct core_load *l, enum store_result result, bool over)
 {
 	core_failed(c, result, &l->refusal);
-	if (l->refusal.code == R_OK)
+	if (l->refusal.code == R_DONE)
 		l->refusal.code = R_BACKEND;
 	if (result == STORE_UNKNOWN) {
 		core_load_next(l, LOAD_UNKNOWN);
@@ -311,7 +311,7 @@ void core_load_commit(struct core *c, struct core_load *l)
 		write_failed(c, l, result, true);
 		return;
 	}
-	l->refusal.code = R_OK;
+	l->refusal.code = R_DONE;
 	core_load_next(l, LOAD_PUBLISH);
 }
 

@@ -145,7 +145,7 @@ static bool legal(struct core_load *l, enum operation op, const char *key, size_
 	bool changed;
 	enum refusal_code code = machine_step(&f->now, dflt, &step, &after, &changed, &l->refusal);
 
-	if (code == R_OK)
+	if (code == R_DONE)
 		return true;
 	if (op == OP_DEFAULT)
 		refuse_under(&l->refusal, code, "$.default");

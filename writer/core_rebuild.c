@@ -62,12 +62,12 @@ static enum refusal_code clusters(struct core *c, const struct seg_map *m, struc
 		if (!cluster)
 			return damaged(r, "a cluster", NULL);
 		code = table_load_cluster(c->table, number, cluster_id(cluster), cluster_endpoint(cluster), r);
-		if (code != R_OK)
+		if (code != R_DONE)
 			return code;
 		if (n->next_cluster <= number)
 			n->next_cluster = number + 1u;
 	}
-	return R_OK;
+	return R_DONE;
 }
 
 static enum refusal_code entry(struct core *c, const struct seg_map *m, uint32_t slot, uint64_t word, uint64_t document,
@@ -85,7 +85,7 @@ static enum refusal_code entry(struct core *c, const struct seg_map *m, uint32_t
 	if (!state_of(m, word, e->det, &state))
 		return damaged(r, "the placement", text_show(shown, sizeof(shown), key, len));
 	code = table_load(c->table, key, len, &state, document, r);
-	return code == R_OK && state.to ? core_found_migration(c, key, len, &state, r) : code;
+	return code == R_DONE && state.to ? core_found_migration(c, key, len, &state, r) : code;
 }
 
 enum refusal_code core_rebuild(struct core *c, const struct seg_map *m, struct counters *n, struct refusal *r)
@@ -95,7 +95,7 @@ enum refusal_code core_rebuild(struct core *c, const struct seg_map *m, struct c
 	struct state state;
 	enum refusal_code code = clusters(c, m, n, r);
 
-	if (code != R_OK)
+	if (code != R_DONE)
 		return code;
 	n->document_version = atomic_load_explicit(&t->document_version, memory_order_relaxed);
 	n->default_document = atomic_load_explicit(&t->default_document, memory_order_relaxed);
@@ -104,7 +104,7 @@ enum refusal_code core_rebuild(struct core *c, const struct seg_map *m, struct c
 		return damaged(r, "the default placement", NULL);
 	if (word != WORD_EMPTY || n->default_document)
 		code = table_load(c->table, NULL, 0, &state, n->default_document, r);
-	for (uint32_t i = 0; code == R_OK && i < m->n_entries; i++)
+	for (uint32_t i = 0; code == R_DONE && i < m->n_entries; i++)
 		if (wanted(m, i, &word, &document))
 			code = entry(c, m, i, word, document, r);
 	return code;

@@ -115,7 +115,7 @@ static enum refusal_code with_index(struct loading *l, const struct shm_detail *
 	struct detail_inject pair;
 	int rc;
 
-	if (code != R_OK)
+	if (code != R_DONE)
 		return code;
 	rc = detail_start(l->at, d->kind, d->cluster, c->index, c->index_len);
 	for (unsigned i = 0; rc == BERTH_OK && detail_inject(d, i, &pair); i++)
@@ -123,7 +123,7 @@ static enum refusal_code with_index(struct loading *l, const struct shm_detail *
 	if (rc != BERTH_OK)
 		return refuse(l->r, R_BACKEND, "its placement is too long");
 	detail_finish(l->at);
-	return R_OK;
+	return R_DONE;
 }
 
 /* ---- rows ------------------------------------------------------------------------------------------------------- */
@@ -138,7 +138,7 @@ static enum refusal_code parse_state(struct loading *l, const char *text, struct
 		return refuse(l->r, R_BACKEND, "%s", error.text);
 	code = state_from_json(json, &l->names, l->at, l->to, state, l->r);
 	json_decref(json);
-	if (code == R_OK && !state->at)
+	if (code == R_DONE && !state->at)
 		return refuse(l->r, R_BACKEND, "it says that there is nothing");
 	return code;
 }
@@ -152,12 +152,12 @@ static enum refusal_code state_of(struct loading *l, const char *text, struct st
 	if (memo_is(row, &c)) {
 		*state = (struct state){.phase = row->phase, .at = row->at, .to = row->to};
 		if (!row->indexed)
-			return R_OK;
+			return R_DONE;
 		state->at = &l->at->detail;
 		return with_index(l, row->at, &c);
 	}
 	code = parse_state(l, text, state);
-	if (code == R_OK)
+	if (code == R_DONE)
 		memo_keep(row, &c, state);
 	return code;
 }
@@ -179,11 +179,11 @@ static int see_partition(void *arg, const struct store_partition *p)
 	struct refusal said;
 	enum refusal_code code;
 
-	if (p->key_len && check_partition(p->key, p->key_len, "", &said) != R_OK)
+	if (p->key_len && check_partition(p->key, p->key_len, "", &said) != R_DONE)
 		return damaged(l, p, said.message);
 	if (p->epoch > SHM_EPOCH_MAX || (p->state && p->epoch == 0))
 		return damaged(l, p, "its epoch is out of range");
-	if (p->state && state_of(l, p->state, &state) != R_OK) {
+	if (p->state && state_of(l, p->state, &state) != R_DONE) {
 		said = *l->r;
 		return damaged(l, p, said.message);
 	}
@@ -195,9 +195,9 @@ static int see_partition(void *arg, const struct store_partition *p)
 	if (!p->key_len)
 		l->counters->default_document = p->document;
 	code = table_load(l->core->table, p->key_len ? p->key : NULL, p->key_len, &state, p->document, l->r);
-	if (code == R_OK && state.to)
+	if (code == R_DONE && state.to)
 		code = core_found_migration(l->core, p->key, p->key_len, &state, l->r);
-	return code == R_OK ? 0 : -1;
+	return code == R_DONE ? 0 : -1;
 }
 
 static int see_cluster(void *arg, const struct store_cluster *cluster)
@@ -215,13 +215,13 @@ static int see_cluster(void *arg, const struct store_cluster *cluster)
 		l->counters->next_cluster = cluster->number + 1u;
 	if (!cluster->id) /* removed */
 		return 0;
-	if (check_cluster_id(cluster->id, strlen(cluster->id), "", &said) != R_OK ||
-	    check_endpoint(endpoint, strlen(endpoint), "", &said) != R_OK) {
+	if (check_cluster_id(cluster->id, strlen(cluster->id), "", &said) != R_DONE ||
+	    check_endpoint(endpoint, strlen(endpoint), "", &said) != R_DONE) {
 		refuse(l->r, R_BACKEND, "the store's cluster number %u is damaged: %s; restore the store",
 		       cluster->number, said.message);
 		return -1;
 	}
-	return table_load_cluster(l->core->table, cluster->number, cluster->id, endpoint, l->r) == R_OK ? 0 : -1;
+	return table_load_cluster(l->core->table, cluster->number, cluster->id, endpoint, l->r) == R_DONE ? 0 : -1;
 }
 
 enum refusal_code core_load_rows(struct core *c, struct counters *counters, struct refusal *r)
@@ -229,7 +229,7 @@ enum refusal_code core_load_rows(struct core *c, struct counters *counters, stru
 	struct loading *l = calloc(1, sizeof(*l));
 	const struct store_visitor visitor = {.cluster = see_cluster, .partition = see_partition, .arg = l};
 	union detail_buffer at, to;
-	enum refusal_code code = R_OK;
+	enum refusal_code code = R_DONE;
 
 	if (!l)
 		return refuse(r, R_FULL, "no memory to load the store: give the daemon more");
@@ -239,7 +239,7 @@ enum refusal_code core_load_rows(struct core *c, struct counters *counters, stru
 	l->at = &at;
 	l->to = &to;
 	l->r = r;
-	r->code = R_OK;
+	r->code = R_DONE;
 	if (c->ops->load(c->store, &visitor, r) != 0)
 		code = core_failed(c, STORE_FAILED, r);
 	for (unsigned i = 0; i < MEMO_ROWS; i++)

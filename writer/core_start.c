@@ -49,8 +49,8 @@ static int see_meta(void *arg, const char *name, const char *value)
 		}
 		if (known[i].number ? errno || end == value || *end || *value == '-'
 				    : strlen(value) >= sizeof(m->uuid)) {
-			refuse(r, R_BACKEND,
-			       "the store says that %s is \"%.64s\", which cannot be: restore the store", name, value);
+			refuse(r, R_BACKEND, "the store says that %s is \"%.64s\", which cannot be: restore the store",
+			       name, value);
 			return -1;
 		}
 		if (known[i].text)
@@ -139,7 +139,7 @@ enum refusal_code core_found_migration(struct core *c, const char *key, size_t l
 	migrations_append(&c->migrations, item);
 	if (state->phase == PHASE_CUTOVER)
 		item->epoch = state->epoch; /* held once the flip has shown it to readers */
-	return R_OK;
+	return R_DONE;
 }
 
 /* The flip has stored the words of all cutovers; they count as published from the barrier after it on, unless the
@@ -178,19 +178,19 @@ static enum refusal_code build(struct core *c, struct counters *n, struct refusa
 	enum refusal_code code;
 
 	if (c->ops->durable) {
-		r->code = R_OK;
+		r->code = R_DONE;
 		if (c->ops->count(c->store, &rows, r) != 0)
 			return core_failed(c, STORE_FAILED, r);
 	} else if (previous) {
 		rows = core_rebuild_count(previous);
 	}
-	if ((code = table_build(c->table, rows, r)) != R_OK)
+	if ((code = table_build(c->table, rows, r)) != R_DONE)
 		return code;
 	if (c->ops->durable)
 		code = core_load_rows(c, n, r);
 	else if (previous)
 		code = core_rebuild(c, previous, n, r);
-	if (code != R_OK)
+	if (code != R_DONE)
 		return code;
 	if (previous) { /* of the same root: what its writer has tried is burnt, committed or not */
 		uint64_t epoch = atomic_load_explicit(&previous->table->epoch, memory_order_acquire);
@@ -207,7 +207,7 @@ static enum refusal_code build(struct core *c, struct counters *n, struct refusa
 			      "the store holds epoch %llu, the highest possible is %llu: restore the store",
 			      (unsigned long long)n->epoch, (unsigned long long)SHM_EPOCH_MAX);
 	table_load_counters(c->table, n->epoch, n->next_cluster, n->document_version, n->default_document);
-	return R_OK;
+	return R_DONE;
 }
 
 static uint64_t clock_monotonic(void *arg)
@@ -240,9 +240,9 @@ enum refusal_code core_open_with(struct instance *instance, const struct core_op
 	}
 	c->clock = options->monotonic_ms ? options->monotonic_ms : clock_monotonic;
 	c->clock_arg = options->clock_arg;
-	if ((code = ops->open(argument, &c->store, r)) != R_OK)
+	if ((code = ops->open(argument, &c->store, r)) != R_DONE)
 		goto fail;
-	r->code = R_OK;
+	r->code = R_DONE;
 	if (ops->load(c->store, &visitor, r) != 0) {
 		code = core_failed(c, STORE_FAILED, r);
 		goto fail;
@@ -252,7 +252,7 @@ enum refusal_code core_open_with(struct instance *instance, const struct core_op
 	table.barrier_ms = c->rule.old_ms > c->rule.barrier_ms ? c->rule.old_ms : c->rule.barrier_ms;
 	table.uuid = metas.uuid;
 	table.boot_id = metas.boot_id;
-	if ((code = table_open(instance, &table, &c->table, r)) != R_OK)
+	if ((code = table_open(instance, &table, &c->table, r)) != R_DONE)
 		goto fail;
 	if (generation_lost(c, options, &last)) {
 		code = refuse(
@@ -262,20 +262,20 @@ enum refusal_code core_open_with(struct instance *instance, const struct core_op
 			instance->path, ops->scheme);
 		goto fail;
 	}
-	if ((code = build(c, &metas.counters, r)) != R_OK)
+	if ((code = build(c, &metas.counters, r)) != R_DONE)
 		goto fail;
-	r->code = R_OK;
+	r->code = R_DONE;
 	written = put_metas(c, &metas.counters, r);
 	if (written != STORE_OK) { /* nothing in it but this start's own names: the next start writes them again */
 		code = core_failed(c, STORE_FAILED, r);
 		goto fail;
 	}
-	if ((code = table_flip(c->table, r)) != R_OK)
+	if ((code = table_flip(c->table, r)) != R_DONE)
 		goto fail;
 	c->rule.start_ms = core_now(c);
 	stand_cutovers(c);
 	*out = c;
-	return R_OK;
+	return R_DONE;
 fail:
 	core_close(&c);
 	return code;
@@ -289,7 +289,7 @@ enum refusal_code core_open(struct instance *instance, const struct core_options
 	enum refusal_code code = store_find(options->store_url, &ops, &argument, r);
 
 	*out = NULL;
-	return code == R_OK ? core_open_with(instance, options, ops, argument, out, r) : code;
+	return code == R_DONE ? core_open_with(instance, options, ops, argument, out, r) : code;
 }
 
 void core_close(struct core **core)

@@ -73,8 +73,8 @@ static int told(struct document_parser *p, yajl_status status)
 		return document_judged(p, refuse(&p->fault, R_BAD_DOCUMENT,
 						 "a string or a number is longer than anything that is good here"));
 	if (status != yajl_status_error) {
-		assert(status == yajl_status_ok || p->fault.code != R_OK || p->place == IN_END);
-		return p->fault.code == R_OK;
+		assert(status == yajl_status_ok || p->fault.code != R_DONE || p->place == IN_END);
+		return p->fault.code == R_DONE;
 	}
 	unsigned char *why = yajl_get_error(p->yajl, 0, NULL, 0);
 	const char *text = why ? (const char *)why : "out of memory";
@@ -138,18 +138,18 @@ static int feed_slice(struct document_parser *p, const char *bytes, size_t len)
 
 enum refusal_code document_parser_feed(struct document_parser *p, const char *bytes, size_t len, struct refusal *r)
 {
-	if (p->fault.code == R_OK && len > DOCUMENT_BYTES_MAX - p->bytes)
+	if (p->fault.code == R_DONE && len > DOCUMENT_BYTES_MAX - p->bytes)
 		document_judged(p,
 				refuse(&p->fault, R_BAD_DOCUMENT, "the document is longer than %llu bytes: divide it",
 				       (unsigned long long)DOCUMENT_BYTES_MAX));
-	while (p->fault.code == R_OK && len) {
+	while (p->fault.code == R_DONE && len) {
 		size_t slice = len < SLICE ? len : SLICE;
 		if (!feed_slice(p, bytes, slice))
 			break;
 		bytes += slice;
 		len -= slice;
 	}
-	if (p->fault.code != R_OK)
+	if (p->fault.code != R_DONE)
 		*r = p->fault;
 	return p->fault.code;
 }
@@ -159,11 +159,11 @@ static enum refusal_code finish(struct document_parser *p)
 	uint32_t twice;
 	size_t len;
 
-	if (p->fault.code != R_OK || (p->place != IN_END && !told(p, yajl_complete_parse(p->yajl))))
+	if (p->fault.code != R_DONE || (p->place != IN_END && !told(p, yajl_complete_parse(p->yajl))))
 		return p->fault.code;
 	assert(p->place == IN_END); /* or yajl has said `premature EOF` */
 	if (stage_sort(p->staged, &twice))
-		return R_OK;
+		return R_DONE;
 	const char *key = document_key(p->staged, twice, &len);
 	memcpy(p->id, key, len);
 	p->id_len = len;
@@ -178,7 +178,7 @@ enum refusal_code document_parser_finish(struct document_parser **parser, struct
 	enum refusal_code code = finish(p);
 
 	*out = NULL;
-	if (code == R_OK) {
+	if (code == R_DONE) {
 		*out = p->staged;
 		p->staged = NULL;
 	} else {

@@ -65,7 +65,7 @@ struct document_parser;
 
 /* NULL: out of memory. */
 struct document_parser *document_parser_new(void);
-/* The next bytes of the document, cut anywhere. R_OK; R_BAD_DOCUMENT with the JSON path of the fault and the reason;
+/* The next bytes of the document, cut anywhere. R_DONE; R_BAD_DOCUMENT with the JSON path of the fault and the reason;
  * R_FULL when memory ran out. After a fault the parser only repeats it. The verdict does not depend on the cuts. */
 enum refusal_code document_parser_feed(struct document_parser *, const char *bytes, size_t len, struct refusal *);
 /* The document has ended: sorts, looks for duplicates, and hands the staged document over (the caller frees it). Takes

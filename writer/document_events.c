@@ -28,7 +28,7 @@ int document_judged(struct document_parser *p, enum refusal_code code)
 	struct refusal *r = &p->fault;
 	char shown[sizeof(p->id) + 16];
 
-	if (code == R_OK)
+	if (code == R_DONE)
 		return 1;
 	if (p->key != K_NONE && keys[p->key].in == p->place)
 		refuse_under(r, code, ".%s", keys[p->key].name);
@@ -122,7 +122,7 @@ static int open_id(struct document_parser *p, const char *id, size_t len)
 
 	enum refusal_code code =
 		is_cluster ? check_cluster_id(id, len, "", &p->fault) : check_partition(id, len, "", &p->fault);
-	if (code != R_OK) {
+	if (code != R_DONE) {
 		text_show(step, sizeof(step), id, len);
 		return document_judged(p, refuse_under(&p->fault, code, "[%s]", step));
 	}

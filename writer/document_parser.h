@@ -61,7 +61,7 @@ struct document_parser {
 	struct escapes escapes;
 	uint64_t bytes; /* of the slices that are done */
 	bool token_too_long;
-	struct refusal fault; /* code R_OK: none so far */
+	struct refusal fault; /* code R_DONE: none so far */
 
 	enum place place;
 	enum key key;            /* whose value comes next, or is open; K_NONE: not known yet */
@@ -87,8 +87,8 @@ struct document_parser {
 
 /* Events for yajl, whose context is the parser. */
 extern const yajl_callbacks document_events;
-/* Puts the path of the present place in front of the fault's own, and makes it a refusal of the document; code R_OK is
- * none. As yajl's callbacks answer: 0 ends the parse. */
+/* Puts the path of the present place in front of the fault's own, and makes it a refusal of the document; code R_DONE
+ * is none. As yajl's callbacks answer: 0 ends the parse. */
 int document_judged(struct document_parser *, enum refusal_code code);
 
 #endif

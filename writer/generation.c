@@ -2,17 +2,17 @@
  * The files of generations: the one being built, table.<generation>, the reserve, and old ones until their readers are
  * gone. Called by the table's files alone.
  *
- *   reserve --(rename)--> building --(seal, rename, one store into root)--> table.<g> --(grace period)--> reserve | gone
+ *   reserve --(rename)--> building --(seal, rename, one store into root)--> table.<g> --(grace period)--> reserve |
+ * gone
  *
- * F1 Memory of a file is allocated before it is touched: a full file system is an error here, never a SIGBUS in us or in
- *    a reader.
- * F2 A table has its name only when it is complete; what a dead writer left half-made is unlinked.
- * F3 After the flip nobody stores into the older file. It is punched only after no reader is in it (grow.c).
- * F4 While the writer runs there is a reserve as large as the present file, or it is being made of an old file: a restart
- *    needs no memory that somebody else could have taken. So memory that is to be used again is overwritten with zeros
- *    where it is, and never given back in between.
- * F5 A file that was a table once is never cut. Who reads without a registration is not waited for (F3): stopped in the
- *    middle of a look-up, it goes on in that file, whatever is in it by now, and finds out afterwards. */
+ * F1 Memory of a file is allocated before it is touched: a full file system is an error here, never a SIGBUS in us or
+ * in a reader. F2 A table has its name only when it is complete; what a dead writer left half-made is unlinked. F3
+ * After the flip nobody stores into the older file. It is punched only after no reader is in it (grow.c). F4 While the
+ * writer runs there is a reserve as large as the present file, or it is being made of an old file: a restart needs no
+ * memory that somebody else could have taken. So memory that is to be used again is overwritten with zeros where it is,
+ * and never given back in between. F5 A file that was a table once is never cut. Who reads without a registration is
+ * not waited for (F3): stopped in the middle of a look-up, it goes on in that file, whatever is in it by now, and finds
+ * out afterwards. So an instance takes as much memory as it once needed, until its directory is made anew. */
 #include "table_internal.h"
 
 #include <dirent.h>
@@ -28,11 +28,13 @@
 #define BUILDING "building"
 #define RESERVE "reserve"
 #define PUNCH_STEP (1u << 20)
-#define FAR_TOO_LARGE 4u /* a reserve of so many times what the table takes: not kept, as it cannot be cut (F5) */
 #define RECORDS_HEADROOM (64u << 10)
 #define HUGETLBFS_MAGIC_ 0x958458f6
 
-static uint64_t round_up(uint64_t n, uint64_t to) { return (n + to - 1) / to * to; }
+static uint64_t round_up(uint64_t n, uint64_t to)
+{
+	return (n + to - 1) / to * to;
+}
 
 uint32_t capacity_for(uint64_t n)
 {
@@ -114,13 +116,11 @@ static void file_modes(const struct table *t, int fd)
 }
 
 /* A file to build in: the reserve if there is one. */
-static int building_open(struct table *t, uint64_t least, uint64_t *allocated)
+static int building_open(struct table *t, uint64_t *allocated)
 {
 	int dir = t->instance->table_dir_fd;
 
 	*allocated = 0;
-	if (t->reserve_size / FAR_TOO_LARGE > least && unlinkat(dir, RESERVE, 0) == 0)
-		t->reserve_size = 0; /* it gives more than a file of its own takes */
 	if (t->reserve_size && renameat(dir, RESERVE, dir, BUILDING) == 0) {
 		*allocated = t->reserve_size;
 		t->reserve_size = 0;
@@ -132,7 +132,8 @@ static int building_open(struct table *t, uint64_t least, uint64_t *allocated)
 	return openat(dir, BUILDING, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0640);
 }
 
-static void header_fill(const struct table *t, struct generation *g, uint32_t number, uint32_t capacity, uint32_t n_clusters)
+static void header_fill(const struct table *t, struct generation *g, uint32_t number, uint32_t capacity,
+			uint32_t n_clusters)
 {
 	struct shm_table *h = gen_header(g);
 	uint64_t n_entries = (uint64_t)capacity + SHM_PROBE_MAX;
@@ -161,7 +162,7 @@ enum refusal_code generation_create(struct table *t, uint32_t number, uint32_t c
 
 	if (!g)
 		return refuse(r, R_FULL, "no memory for a new table generation");
-	g->fd = building_open(t, SHM_PAGE + (uint64_t)n_clusters * 4 + n_entries * (sizeof(struct shm_entry) + 8), &g->allocated);
+	g->fd = building_open(t, &g->allocated);
 	g->recycled = g->allocated;
 	if (g->fd < 0) {
 		free(g);
@@ -170,8 +171,9 @@ enum refusal_code generation_create(struct table *t, uint32_t number, uint32_t c
 	file_modes(t, g->fd);
 	block = file_block(g->fd);
 	/* Address space, not memory: records may come to a kilobyte a partition. Cut by generation_seal. */
-	g->mapped = round_up(SHM_PAGE + (uint64_t)n_clusters * 4 + n_entries * (sizeof(struct shm_entry) + 8 + 1 + 1024) +
-				     (1ull << 30), block);
+	g->mapped = round_up(SHM_PAGE + (uint64_t)n_clusters * 4 +
+				     n_entries * (sizeof(struct shm_entry) + 8 + 1 + 1024) + (1ull << 30),
+			     block);
 	g->limit = g->mapped;
 	g->base = MAP_FAILED;
 	if (ftruncate(g->fd, (off_t)g->mapped) != 0 || generation_allocate(g, SHM_PAGE) != 0)
@@ -185,7 +187,7 @@ enum refusal_code generation_create(struct table *t, uint32_t number, uint32_t c
 		goto full;
 	}
 	*out = g;
-	return R_OK;
+	return R_DONE;
 full:
 	refuse(r, R_FULL, "cannot make a table of %u entries in %s: %s; give its file system more room", capacity,
 	       t->instance->path, strerror(errno));
@@ -243,7 +245,10 @@ void generation_discard(struct table *t, struct generation **gp)
 	}
 }
 
-void generation_forget(struct generation **gp) { generation_free(gp, true); }
+void generation_forget(struct generation **gp)
+{
+	generation_free(gp, true);
+}
 
 static struct old_file *old_add(struct table *t, uint32_t number, int fd, uint64_t size)
 {
@@ -271,7 +276,8 @@ enum refusal_code generation_flip(struct table *t, struct refusal *r)
 		return refuse(r, R_BACKEND, "cannot rename %s/" BUILDING " to %s: %s", t->instance->path, name,
 			      strerror(errno));
 	g->map.termgen = SHM_TERMGEN(t->term, g->map.generation);
-	g->aged_epoch = atomic_load_explicit(&gen_header(g)->epoch, memory_order_relaxed); /* no reader saw a tombstone of it */
+	g->aged_epoch =
+		atomic_load_explicit(&gen_header(g)->epoch, memory_order_relaxed); /* no reader saw a tombstone of it */
 	/* The flip. Release: whoever loads this number with acquire finds the table complete. */
 	atomic_store_explicit(&t->root->termgen, g->map.termgen, memory_order_release);
 	t->now = g;
@@ -297,7 +303,7 @@ enum refusal_code generation_flip(struct table *t, struct refusal *r)
 		t->reserving_fd = -1;
 	}
 	t->next_look_ms = 0;
-	return R_OK;
+	return R_DONE;
 }
 
 /* One slice for one file whose readers are gone. True while there is more of it. */
@@ -313,7 +319,8 @@ static bool old_slice(struct table *t, struct old_file *o, bool recycle)
 		if (o->base)
 			munmap(o->base + o->punched, len < o->mapped - o->punched ? len : o->mapped - o->punched);
 		if (!recycle)
-			(void)!fallocate(o->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)o->punched, (off_t)len);
+			(void)!fallocate(o->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)o->punched,
+					 (off_t)len);
 		if (recycle && zero_range(o->fd, o->punched, o->punched + len) != 0)
 			o->size = o->punched; /* it had holes, and somebody was quicker: the reserve is what we have */
 		else
@@ -404,7 +411,8 @@ void old_files_find(struct table *t)
 		n = strtoul(e->d_name + 6, &end, 10);
 		if (*end || n > UINT32_MAX)
 			continue;
-		if (n > current) { /* named, but the writer died before the flip: nobody has seen it, and its name is wanted */
+		if (n > current) { /* named, but the writer died before the flip: nobody has seen it, and its name is
+				      wanted */
 			left_over(t, e->d_name);
 			continue;
 		}

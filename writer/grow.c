@@ -3,8 +3,9 @@
  * into a new generation, releasing old ones.
  *
  * Growth: allocate (the new file and a reserve of its size, F1 and F4 of generation.c) -> copy slot by slot, while each
- * change goes to both tables (P5 of change.c) -> seal -> flip. It starts early enough (GROW_AT) that slices suffice, and is
- * done at once where it did not (GROW_MUST, a batch). It neither starts nor goes on between a reserve and its publish.
+ * change goes to both tables (P5 of change.c) -> seal -> flip. It starts early enough (GROW_AT) that slices suffice,
+ * and is done at once where it did not (GROW_MUST, a batch). It neither starts nor goes on between a reserve and its
+ * publish.
  *
  * Grace periods: guarantees in shm/grace.h. One runs whenever something is retired; what is retired while it runs waits
  * for the next. A section that holds memory back only delays what it can see. */
@@ -18,12 +19,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#define COPY_STEP 64u              /* slots between two looks at the clock */
+#define COPY_STEP 64u /* slots between two looks at the clock */
 #define ALLOCATE_STEP (1u << 20)
-#define RETRY_MS 1000u             /* after a growth or a reserve that found no room */
-#define LOOK_MS 1u                 /* between grace periods while something is retired */
-#define RECLAIM_MS 500u            /* at a start, for readers to leave a file that is wanted */
-#define BLOCKED_MS 20u             /* while a section holds it back */
+#define RETRY_MS 1000u  /* after a growth or a reserve that found no room */
+#define LOOK_MS 1u      /* between grace periods while something is retired */
+#define RECLAIM_MS 500u /* at a start, for readers to leave a file that is wanted */
+#define BLOCKED_MS 20u  /* while a section holds it back */
 
 /* ---- grace periods ---- */
 
@@ -67,7 +68,8 @@ static void free_passed(struct table *t, struct generation *g)
 	while (g->retired_n) {
 		struct retired *item = &g->retired[g->retired_head];
 
-		if (item->tag >= now || item->tag >= lowest) /* a section with number n may see what was unlinked at n */
+		if (item->tag >= now ||
+		    item->tag >= lowest) /* a section with number n may see what was unlinked at n */
 			break;
 		if (item->off)
 			records_free(g, item->off);
@@ -118,7 +120,8 @@ void reserve_reclaim(struct table *t)
 	for (unsigned ms = 0; t->reserve_size == 0 && ms < RECLAIM_MS; ms++) {
 		bool held = false;
 
-		/* Readers left those files behind at a flip before this writer's; the present one goes on being theirs. */
+		/* Readers left those files behind at a flip before this writer's; the present one goes on being theirs.
+		 */
 		for (struct old_file *o = t->old; o && !advanced; o = o->next)
 			if (o->generation != current)
 				o->tag = atomic_load_explicit(&t->root->grace, memory_order_relaxed);
@@ -151,10 +154,10 @@ bool grow_start(struct table *t, uint32_t capacity, uint32_t n_clusters, struct 
 {
 	uint32_t number = t->now->map.generation + 1;
 
-	if (generation_create(t, number, capacity, n_clusters, &t->next, r) != R_OK)
+	if (generation_create(t, number, capacity, n_clusters, &t->next, r) != R_DONE)
 		return false;
-	t->reserving_fd = openat(t->instance->table_dir_fd, "reserve.new", O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC,
-				 0640);
+	t->reserving_fd = openat(t->instance->table_dir_fd, "reserve.new",
+				 O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0640);
 	if (t->reserving_fd < 0) {
 		refuse(r, R_BACKEND, "cannot make %s/reserve.new: %s", t->instance->path, strerror(errno));
 		generation_discard(t, &t->next);
@@ -207,7 +210,8 @@ static bool copy_header(struct table *t)
 	struct state s;
 
 #define COPY(field) \
-	atomic_store_explicit(&to->field, atomic_load_explicit(&from->field, memory_order_relaxed), memory_order_relaxed)
+	atomic_store_explicit(&to->field, atomic_load_explicit(&from->field, memory_order_relaxed), \
+			      memory_order_relaxed)
 	COPY(epoch);
 	COPY(document_version);
 	COPY(next_cluster);
@@ -259,8 +263,10 @@ static int grow_slice(struct table *t, uint64_t until_ns, struct refusal *r)
 		int rc = grow_allocate(t);
 
 		if (rc < 0) {
-			refuse(r, R_FULL, "no room for a table of %u entries and its reserve in %s: %s; give the file system %llu "
-			       "bytes more", t->next->map.capacity, t->instance->path, strerror(errno),
+			refuse(r, R_FULL,
+			       "no room for a table of %u entries and its reserve in %s: %s; give the file system %llu "
+			       "bytes more",
+			       t->next->map.capacity, t->instance->path, strerror(errno),
 			       (unsigned long long)(2 * growth_bytes(t) - t->next->allocated - t->reserving));
 			grow_give_up(t);
 			return 1;
@@ -280,14 +286,14 @@ static int grow_slice(struct table *t, uint64_t until_ns, struct refusal *r)
 		if (seg_clock_ns(CLOCK_MONOTONIC) >= until_ns)
 			return 0;
 	}
-	if (generation_seal(t->next, t->headroom) != 0 || generation_flip(t, r) != R_OK)
+	if (generation_seal(t->next, t->headroom) != 0 || generation_flip(t, r) != R_DONE)
 		goto full;
 	t->growth = GROW_IDLE;
 	t->headroom = 0;
 	return 1;
 full:
-	refuse(r, R_FULL, "a table of %u entries has no room for what is in the present one: give %s more room", capacity,
-	       t->instance->path);
+	refuse(r, R_FULL, "a table of %u entries has no room for what is in the present one: give %s more room",
+	       capacity, t->instance->path);
 	grow_give_up(t);
 	return 1;
 }
@@ -311,7 +317,7 @@ enum refusal_code grow_now(struct table *t, const struct table_room *more, struc
 	uint32_t before = t->now->map.generation;
 	uint64_t n = live(t) + more->partitions;
 
-	r->code = R_OK;
+	r->code = R_DONE;
 	if (t->next && t->growth == GROW_IDLE)
 		return refuse(r, R_FULL, "the table is being built");
 	if (!t->next && !grow_start(t, capacity_for(n + n / 16), clusters_wanted(t, more->clusters), r))
@@ -319,7 +325,7 @@ enum refusal_code grow_now(struct table *t, const struct table_room *more, struc
 	t->headroom = more->record_bytes;
 	while (grow_slice(t, UINT64_MAX, r) == 0)
 		;
-	return t->now->map.generation != before ? R_OK : r->code;
+	return t->now->map.generation != before ? R_DONE : r->code;
 }
 
 static bool has_room(const struct table *t, const struct table_room *more)
@@ -334,11 +340,11 @@ static bool has_room(const struct table *t, const struct table_room *more)
 
 enum refusal_code table_expect(struct table *t, const struct table_room *more, struct refusal *r)
 {
-	enum refusal_code rc = R_OK;
+	enum refusal_code rc = R_DONE;
 
 	if (t->next) /* a growth under way: its copy could be too small for the batch */
 		rc = grow_now(t, more, r);
-	if (rc == R_OK && !has_room(t, more))
+	if (rc == R_DONE && !has_room(t, more))
 		rc = grow_now(t, more, r);
 	return rc;
 }

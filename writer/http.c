@@ -20,8 +20,6 @@
 #include <unistd.h>
 #include <urcu/urcu-memb.h>
 
-#undef R_OK /* of access(), not ours */
-
 #include "log.h"
 #include "status.h"
 
@@ -254,7 +252,7 @@ enum refusal_code http_open(struct server *s, const char *address, struct refusa
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (rc == 0) {
 		log_event(LEVEL_INFO, "http", LOG_S("address", address), LOG_N("port", port));
-		return R_OK;
+		return R_DONE;
 	}
 fail:
 	if (h->mhd)

@@ -14,8 +14,6 @@
 #include "../shm/segment.h"
 #include "lock.h"
 
-#undef R_OK /* of access(), not ours */
-
 #define DIR_MODE 0750 /* the door: who is not in the group comes no further (tables/ in it is open to all) */
 
 /* A group that this process may give files to: root any, others their own. */
@@ -86,12 +84,12 @@ static enum refusal_code dir_make(const char *path, bool named, gid_t group, int
 	if (error != BERTH_OK)
 		return refuse_dir(r, path, error);
 	if (owner != geteuid() || fstat(*fd, &st) != 0)
-		return R_OK; /* its owner has decided: the next step that is not allowed says so */
+		return R_DONE; /* its owner has decided: the next step that is not allowed says so */
 	if ((st.st_gid != group && fchown(*fd, (uid_t)-1, group) != 0) || fchmod(*fd, DIR_MODE) != 0) {
 		close(*fd);
 		return refuse(r, R_BACKEND, "%s: setting group and mode: %s", path, strerror(errno));
 	}
-	return R_OK;
+	return R_DONE;
 }
 
 static enum refusal_code readers_make(struct instance *in, struct refusal *r)
@@ -108,11 +106,11 @@ static enum refusal_code readers_make(struct instance *in, struct refusal *r)
 		return refuse(r, R_DENIED,
 			      "%s/" SEG_READERS " belongs to uid %u: run berthd as that user, or remove it", in->path,
 			      (unsigned)st.st_uid);
-	return R_OK;
+	return R_DONE;
 }
 
-/* tables/ in the instance, which all may read who got that far; or a link to --table-dir, whose files the group may read.
- * Readers have it open, so it stays where it is. */
+/* tables/ in the instance, which all may read who got that far; or a link to --table-dir, whose files the group may
+ * read. Readers have it open, so it stays where it is. */
 static enum refusal_code tables_make(struct instance *in, const char *table_dir, struct refusal *r)
 {
 	char old[PATH_MAX];
@@ -131,10 +129,12 @@ static enum refusal_code tables_make(struct instance *in, const char *table_dir,
 	} else {
 		if (n >= 0) {
 			old[n] = '\0';
-			return refuse(r, R_INVALID, "the tables of %s lie in %s: give --table-dir %s", in->path, old, old);
+			return refuse(r, R_INVALID, "the tables of %s lie in %s: give --table-dir %s", in->path, old,
+				      old);
 		}
 		if (mkdirat(in->dir_fd, SEG_TABLES, 0755) != 0 && errno != EEXIST)
-			return refuse(r, R_BACKEND, "%s/" SEG_TABLES ": making the directory: %s", in->path, strerror(errno));
+			return refuse(r, R_BACKEND, "%s/" SEG_TABLES ": making the directory: %s", in->path,
+				      strerror(errno));
 	}
 	error = seg_tables_open(in->dir_fd, &in->table_dir_fd);
 	if (error != BERTH_OK) {
@@ -144,7 +144,7 @@ static enum refusal_code tables_make(struct instance *in, const char *table_dir,
 	if (!table_dir && fchmod(in->table_dir_fd, 0755) != 0)
 		return refuse(r, R_DENIED, "%s/" SEG_TABLES ": setting its mode: %s", in->path, strerror(errno));
 	in->table_mode = table_dir ? 0640 : 0644;
-	return R_OK;
+	return R_DONE;
 }
 
 enum refusal_code instance_open(const char *dir_or_instance, const char *table_dir, bool takeover, struct instance *in,
@@ -164,22 +164,22 @@ enum refusal_code instance_open(const char *dir_or_instance, const char *table_d
 			"bytes",
 			dir_or_instance ? dir_or_instance : "");
 	code = dir_make(in->path, named, in->group, &in->dir_fd, r);
-	if (code != R_OK) {
+	if (code != R_DONE) {
 		in->dir_fd = -1;
 		return code;
 	}
 	code = lock_take(in->dir_fd, in->path, takeover, &in->lock_fd, r);
-	if (code != R_OK) {
+	if (code != R_DONE) {
 		in->lock_fd = -1;
 		goto fail;
 	}
 	code = readers_make(in, r);
-	if (code != R_OK)
+	if (code != R_DONE)
 		goto fail;
 	code = tables_make(in, table_dir, r);
-	if (code != R_OK)
+	if (code != R_DONE)
 		goto fail;
-	return R_OK;
+	return R_DONE;
 fail:
 	instance_close(in);
 	return code;

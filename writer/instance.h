@@ -10,14 +10,14 @@
 #include "refusals.h"
 
 struct instance {
-	char path[4000];       /* of the directory */
+	char path[4000]; /* of the directory */
 	int dir_fd;
-	int table_dir_fd;      /* where table.* lie: tables/, or where that links to (--table-dir) */
-	mode_t table_mode;     /* of those files */
-	int readers_fd;        /* readers/, mode 0700 */
-	int lock_fd;           /* flock, for the life of the process */
-	gid_t group;           /* may look: `berth`, or the process's own when there is no such group */
-	gid_t admin_group;     /* may change: `berth-admin`, likewise */
+	int table_dir_fd;  /* where table.* lie: tables/, or where that links to (--table-dir) */
+	mode_t table_mode; /* of those files */
+	int readers_fd;    /* readers/, mode 0700 */
+	int lock_fd;       /* flock, for the life of the process */
+	gid_t group;       /* may look: `berth`, or the process's own when there is no such group */
+	gid_t admin_group; /* may change: `berth-admin`, likewise */
 };
 
 /* dir_or_instance as in seg_dir_path. table_dir: NULL, or a directory (hugetlbfs), then always the same one: readers

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * The ledger: what must outlive the writer and is about readers or cutovers. Here: the file, and the records of published
- * cutovers; its rows belong to registry.c. Called by the table's files and, through table.h, by the core. */
+ * The ledger: what must outlive the writer and is about readers or cutovers. Here: the file, and the records of
+ * published cutovers; its rows belong to registry.c. Called by the table's files and, through table.h, by the core. */
 #include "table_internal.h"
 
 #include <errno.h>
@@ -13,7 +13,8 @@
 static bool ledger_valid(const struct shm_ledger *l, const struct shm_root *root)
 {
 	return l->magic == SHM_MAGIC_LEDGER && l->abi == SHM_ABI && l->fingerprint == SHM_FINGERPRINT &&
-	       memcmp(l->uuid, root->uuid, 16) == 0 && l->n_rows == SHM_LEDGER_ROWS && l->n_cutovers == SHM_LEDGER_CUTOVERS;
+	       memcmp(l->uuid, root->uuid, 16) == 0 && l->n_rows == SHM_LEDGER_ROWS &&
+	       l->n_cutovers == SHM_LEDGER_CUTOVERS;
 }
 
 enum refusal_code ledger_open(struct table *t, bool fresh, struct refusal *r)
@@ -47,7 +48,7 @@ enum refusal_code ledger_open(struct table *t, bool fresh, struct refusal *r)
 		l->magic = SHM_MAGIC_LEDGER;
 	}
 	t->ledger = l;
-	return R_OK;
+	return R_DONE;
 }
 
 void ledger_close(struct table *t)
@@ -74,7 +75,8 @@ void table_cutover_record(struct table *t, uint64_t epoch, uint64_t published_ms
 	if (!c)
 		return;
 	atomic_store_explicit(&c->published_ms, published_ms, memory_order_relaxed);
-	atomic_store_explicit(&c->epoch, epoch, memory_order_release); /* last: a writer killed in between left nothing */
+	atomic_store_explicit(&c->epoch, epoch,
+			      memory_order_release); /* last: a writer killed in between left nothing */
 }
 
 bool table_cutover_find(const struct table *t, uint64_t epoch, uint64_t *published_ms)

@@ -15,8 +15,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#undef R_OK /* of access(), not ours */
-
 #include "log.h"
 #include "rpc.h"
 #include "text.h"
@@ -76,7 +74,7 @@ static enum refusal_code parse(struct load *l, struct document_parser *parser, c
 		enum refusal_code code;
 
 		if (n == 0)
-			return R_OK;
+			return R_DONE;
 		if (n < 0 && (errno == EINTR || errno == EAGAIN))
 			continue;
 		if (n < 0)
@@ -90,7 +88,7 @@ static enum refusal_code parse(struct load *l, struct document_parser *parser, c
 		if (atomic_load(&l->abandoned))
 			return refuse(r, R_BUSY, "given up");
 		code = document_parser_feed(parser, piece, (size_t)n, r);
-		if (code != R_OK)
+		if (code != R_DONE)
 			return code;
 	}
 }
@@ -103,7 +101,7 @@ static void on_work(uv_work_t *work)
 
 	if (!parser || !piece)
 		refuse(&l->refusal, R_FULL, "out of memory for the document");
-	else if (parse(l, parser, piece) == R_OK)
+	else if (parse(l, parser, piece) == R_DONE)
 		document_parser_finish(&parser, &l->document, &l->refusal);
 	document_parser_free(&parser);
 	free(piece);
@@ -224,7 +222,7 @@ bool load_step(struct server *s)
 		return false;
 	if (atomic_load(&l->abandoned))
 		cancel(l);
-	else if (core_load_step(s->core, SLICE_US, &done, &summary, &l->refusal) != R_OK)
+	else if (core_load_step(s->core, SLICE_US, &done, &summary, &l->refusal) != R_DONE)
 		finish(l, NULL);
 	else if (done)
 		finish(l, &summary);
@@ -258,15 +256,15 @@ static void on_parsed(uv_work_t *work, int status)
 	struct load *l = work->data;
 	struct server *s = l->server;
 
-	if (status != 0 && l->refusal.code == R_OK)
+	if (status != 0 && l->refusal.code == R_DONE)
 		refuse(&l->refusal, R_BUSY, "given up");
-	if (l->refusal.code == R_OK && atomic_load(&l->abandoned))
+	if (l->refusal.code == R_DONE && atomic_load(&l->abandoned))
 		refuse(&l->refusal, R_BUSY, "given up before anything was applied: retry");
-	if (l->refusal.code == R_OK) {
+	if (l->refusal.code == R_DONE) {
 		core_load_start(s->core, l->document, &l->options, l->who, &l->refusal);
 		l->document = NULL;
 	}
-	if (l->refusal.code != R_OK) {
+	if (l->refusal.code != R_DONE) {
 		finish(l, NULL);
 		return;
 	}
@@ -338,14 +336,14 @@ static enum refusal_code load_begin(struct server *s, int fd, const struct core_
 	uv_timer_init(&s->loop, &l->look);
 	uv_timer_start(&l->look, on_look, LOOK_MS, LOOK_MS);
 	s->load = *out = l;
-	return R_OK;
+	return R_DONE;
 }
 
 void load_document(struct server *s)
 {
 	const struct core_load_options options = {0};
 	const char *path = s->options->document;
-	struct refusal r = {.code = R_OK};
+	struct refusal r = {.code = R_DONE};
 	struct load *l;
 	char who[400];
 	int fd;
@@ -360,7 +358,7 @@ void load_document(struct server *s)
 		refuse(&r, R_BACKEND, "%s: %s: name a file that berthd may read", path, strerror(errno));
 	else
 		load_begin(s, fd, &options, who, &l, &r);
-	if (r.code == R_OK)
+	if (r.code == R_DONE)
 		return;
 	s->n_loads_refused++;
 	log_event(LEVEL_ERROR, "document-refused", LOG_S("who", who), LOG_S("code", refusal_name(r.code)),
@@ -394,11 +392,11 @@ enum refusal_code method_load(struct call *call, struct refusal *r)
 	}
 	snprintf(who, sizeof(who), "%s%s%s", conn_who(call->conn), name ? " document=" : "", name ? name : "");
 	code = load_begin(call->server, fd, &options, who, &l, r);
-	if (code != R_OK)
+	if (code != R_DONE)
 		return code;
 	l->id = json_incref((json_t *)(uintptr_t)call->id);
 	l->conn = call->conn;
 	call->conn->load = l;
 	call->later = true;
-	return R_OK;
+	return R_DONE;
 }

@@ -26,8 +26,6 @@
 
 #include "../shm/segment.h"
 
-#undef R_OK /* of access(), not ours */
-
 struct holder {
 	pid_t pid; /* 0: not known */
 	uint64_t start;
@@ -65,7 +63,7 @@ static enum refusal_code lock_open(int dir_fd, const char *dir, int *fd, struct 
 	}
 	if (st.st_uid == geteuid())
 		fchmod(*fd, 0600);
-	return R_OK;
+	return R_DONE;
 }
 
 static bool lock_current(int dir_fd, int fd)
@@ -181,7 +179,7 @@ static enum refusal_code lock_takeover(int dir_fd, const char *dir, int fd, stru
 			break;
 		if (flock(fd, LOCK_EX | LOCK_NB) == 0) {
 			close(pidfd);
-			return R_OK;
+			return R_DONE;
 		}
 		nanosleep(&nap, NULL); /* dead, but its descriptors are still being closed */
 	}
@@ -203,7 +201,7 @@ static enum refusal_code lock_sign(int fd, const char *dir, struct refusal *r)
 	/* Over the line of the last holder, then cut: a full file system has no page for a new one. */
 	if (pwrite(fd, line, (size_t)n, 0) != n || ftruncate(fd, n) != 0)
 		return refuse_call(r, dir, "write");
-	return R_OK;
+	return R_DONE;
 }
 
 enum refusal_code lock_take(int dir_fd, const char *dir, bool takeover, int *fd, struct refusal *r)
@@ -213,7 +211,7 @@ enum refusal_code lock_take(int dir_fd, const char *dir, bool takeover, int *fd,
 
 	for (;;) {
 		code = lock_open(dir_fd, dir, fd, r);
-		if (code != R_OK)
+		if (code != R_DONE)
 			return code;
 		if (flock(*fd, LOCK_EX | LOCK_NB) != 0) {
 			if (errno != EWOULDBLOCK) {
@@ -226,14 +224,14 @@ enum refusal_code lock_take(int dir_fd, const char *dir, bool takeover, int *fd,
 				code = refuse_held(r, dir, &h);
 			}
 		}
-		if (code == R_OK && lock_current(dir_fd, *fd))
+		if (code == R_DONE && lock_current(dir_fd, *fd))
 			break;
 		close(*fd);
-		if (code != R_OK)
+		if (code != R_DONE)
 			return code;
 	}
 	code = lock_sign(*fd, dir, r);
-	if (code != R_OK)
+	if (code != R_DONE)
 		close(*fd);
 	return code;
 }

@@ -90,14 +90,14 @@ static enum refusal_code settle(const struct shm_detail *at, struct state *after
 {
 	*after = (struct state){.phase = PHASE_SETTLED, .at = at};
 	*changed = true;
-	return R_OK;
+	return R_DONE;
 }
 
 static enum refusal_code keep(const struct state *now, struct state *after, bool *changed)
 {
 	*after = *now;
 	*changed = false;
-	return R_OK;
+	return R_DONE;
 }
 
 static enum refusal_code set(const struct state *now, const struct state *dflt, const struct step *step,
@@ -154,7 +154,7 @@ static enum refusal_code begin(const struct state *now, const struct step *step,
 			      subject(&s, step));
 	*after = (struct state){.phase = PHASE_DRAINING, .at = now->at, .to = step->placement};
 	*changed = true;
-	return R_OK;
+	return R_DONE;
 }
 
 static enum refusal_code cutover(const struct state *now, const struct step *step, struct state *after, bool *changed,
@@ -171,7 +171,7 @@ static enum refusal_code cutover(const struct state *now, const struct step *ste
 			      phase_name(now->phase));
 	*after = (struct state){.phase = PHASE_CUTOVER, .at = now->at, .to = now->to};
 	*changed = true;
-	return R_OK;
+	return R_DONE;
 }
 
 static enum refusal_code complete(const struct state *now, const struct step *step, struct state *after, bool *changed,

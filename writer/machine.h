@@ -8,8 +8,9 @@
 
 /* X(enum, name on the wire and in the history) */
 #define OPERATIONS(X) \
-	X(OP_SET, "set") X(OP_REMOVE, "remove") X(OP_DEFAULT, "default") X(OP_BEGIN, "begin") \
-	X(OP_CUTOVER, "cutover") X(OP_COMPLETE, "complete") X(OP_ABORT, "abort")
+	X(OP_SET, "set") \
+	X(OP_REMOVE, "remove") X(OP_DEFAULT, "default") X(OP_BEGIN, "begin") X(OP_CUTOVER, "cutover") \
+		X(OP_COMPLETE, "complete") X(OP_ABORT, "abort")
 enum operation {
 #define OPERATION_ENUM(e, name) e,
 	OPERATIONS(OPERATION_ENUM)
@@ -17,7 +18,7 @@ enum operation {
 };
 const char *operation_name(enum operation);
 
-struct barrier { /* what stands against `complete`, as judged by the caller */
+struct barrier {            /* what stands against `complete`, as judged by the caller */
 	const char *reason; /* NULL: nothing */
 	uint64_t remaining_ms;
 	uint64_t in_flight;
@@ -28,20 +29,20 @@ struct step {
 	const char *key; /* for messages; not NUL-terminated; of OP_DEFAULT: NULL */
 	size_t key_len;
 	const struct shm_detail *placement; /* set, default, begin; NULL for default(none) */
-	bool placement_cluster_known; /* false: `unknown-cluster` in its turn of the order */
-	const char *cluster_id;       /* for that message */
+	bool placement_cluster_known;       /* false: `unknown-cluster` in its turn of the order */
+	const char *cluster_id;             /* for that message */
 	bool force;
 	struct barrier barrier; /* complete */
 };
 
-/* Where the contract leaves a choice: a cluster answers, then nothing does (remove without a default, default(none)), is
- * no move, for no other cluster becomes the answer; set over the default's answer is one when the cluster differs. What
- * stands there already is `unchanged` and never `would-move`; force does not skip the other refusals.
+/* Where the contract leaves a choice: a cluster answers, then nothing does (remove without a default, default(none)),
+ * is no move, for no other cluster becomes the answer; set over the default's answer is one when the cluster differs.
+ * What stands there already is `unchanged` and never `would-move`; force does not skip the other refusals.
  *
  * now: the state of the partition (of the default for OP_DEFAULT). dflt: the state of the default (for `would-move`).
- * On R_OK *after is the state to publish, without its epoch, its pointers borrowed from now and step; and *changed is
- * false when that is what is there already (`unchanged`: no epoch is taken). Otherwise a code of semantics.md 2, checked
- * in the order given there, with *r filled, and *after untouched. */
+ * On R_DONE *after is the state to publish, without its epoch, its pointers borrowed from now and step; and *changed is
+ * false when that is what is there already (`unchanged`: no epoch is taken). Otherwise a code of semantics.md 2,
+ * checked in the order given there, with *r filled, and *after untouched. */
 enum refusal_code machine_step(const struct state *now, const struct state *dflt, const struct step *,
 			       struct state *after, bool *changed, struct refusal *r);
 

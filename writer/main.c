@@ -15,8 +15,6 @@
 #include <unistd.h>
 #include <urcu/urcu-memb.h>
 
-#undef R_OK /* of access(), not ours */
-
 #include "../shm/segment.h"
 #include "control.h"
 #include "http.h"
@@ -69,7 +67,7 @@ static int serve(struct server *s, struct refusal *r)
 	bool over;
 	int rc;
 
-	if (code != R_OK)
+	if (code != R_DONE)
 		return 1;
 	if (seg_root_map(s->instance.dir_fd, &s->root) != BERTH_OK) {
 		refuse(r, R_BACKEND, "%s/root cannot be mapped: free memory, then start again", s->instance.path);
@@ -78,11 +76,11 @@ static int serve(struct server *s, struct refusal *r)
 	}
 	code = control_open(s, r);
 	rc = upkeep_open(s);
-	if (code == R_OK && rc != 0)
+	if (code == R_DONE && rc != 0)
 		code = refuse(r, R_BACKEND, "signals and timers: %s", uv_strerror(rc));
-	if (code == R_OK && o->http)
+	if (code == R_DONE && o->http)
 		code = http_open(s, o->http, r);
-	if (code == R_OK) {
+	if (code == R_DONE) {
 		watch_open(s);
 		lock_memory();
 		if (o->document)
@@ -103,17 +101,17 @@ static int serve(struct server *s, struct refusal *r)
 	if (!over) {
 		log_event(LEVEL_WARN, "stopped",
 			  LOG_S("message", "a document's file does not answer: its thread is left"));
-		_exit(code != R_OK);
+		_exit(code != R_DONE);
 	}
 	uv_loop_close(&s->loop);
-	return code != R_OK;
+	return code != R_DONE;
 }
 
 int main(int argc, char **argv)
 {
 	static struct options options;
 	static struct server server;
-	struct refusal r = {.code = R_OK};
+	struct refusal r = {.code = R_DONE};
 	int rc, status = 1;
 
 	if (!options_parse(argc, argv, &options))
@@ -134,9 +132,9 @@ int main(int argc, char **argv)
 	rc = uv_loop_init(&server.loop);
 	if (rc != 0)
 		refuse(&r, R_BACKEND, "the event loop: %s", uv_strerror(rc));
-	else if (instance_open(options.where, options.table_dir, options.takeover, &server.instance, &r) == R_OK)
+	else if (instance_open(options.where, options.table_dir, options.takeover, &server.instance, &r) == R_DONE)
 		status = serve(&server, &r);
-	if (r.code != R_OK)
+	if (r.code != R_DONE)
 		log_event(LEVEL_ERROR, "start", LOG_S("code", refusal_name(r.code)), LOG_S("message", r.message));
 	else
 		log_event(LEVEL_INFO, "stopped", LOG_N("uptime_ms", uv_hrtime() / 1000000 - server.started_ms));

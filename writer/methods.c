@@ -26,7 +26,7 @@ enum refusal_code method_status(struct call *call, struct refusal *r)
 	(void)r;
 	status_collect(call->server, &status);
 	status_json(&status, call->out);
-	return R_OK;
+	return R_DONE;
 }
 
 static void put_state(struct server *s, struct buffer *out, const struct state *state)
@@ -47,7 +47,7 @@ enum refusal_code method_get(struct call *call, struct refusal *r)
 	struct state state;
 	enum refusal_code code = check_partition(key, len, "$.partition", r);
 
-	if (code != R_OK)
+	if (code != R_DONE)
 		return code;
 	if (!table_get(t, key, len, &state, NULL)) {
 		is_default = true;
@@ -60,7 +60,7 @@ enum refusal_code method_get(struct call *call, struct refusal *r)
 	buffer_format(call->out, ",\"epoch\":%" PRIu64 ",\"is_default\":%s,\"state\":", state.epoch, truth(is_default));
 	put_state(call->server, call->out, &state);
 	buffer_text(call->out, "}");
-	return R_OK;
+	return R_DONE;
 }
 
 enum refusal_code method_clusters(struct call *call, struct refusal *r)
@@ -83,7 +83,7 @@ enum refusal_code method_clusters(struct call *call, struct refusal *r)
 		comma = ",";
 	}
 	buffer_text(call->out, "]}");
-	return R_OK;
+	return R_DONE;
 }
 
 struct listing { /* an array under way */
@@ -102,13 +102,14 @@ static int put_reader(void *arg, const struct registry_row *row)
 	buffer_format(l->out, "%s{\"slot\":%u,\"attach\":%" PRIu64 ",\"pid\":%d,\"uid\":%u,\"comm\":", l->comma,
 		      row->slot, row->attach, row->pid, (unsigned)row->uid);
 	buffer_string(l->out, row->comm, strnlen(row->comm, sizeof(row->comm)));
-	buffer_format(l->out,
-		      ",\"attached_ms_ago\":%" PRIu64
-		      ",\"connected\":%s,\"writes\":\"%s\",\"unbracketed\":%s,\"fences\":%s,"
-		      "\"n_readers\":%u,\"n_open\":%u,\"held_bytes\":%" PRIu64 ",\"sections\":[",
-		      l->now_ms > row->attached_ms ? l->now_ms - row->attached_ms : 0, truth(row->connected),
-		      writes[row->writes <= SHM_WRITES_UNBRACKETED ? row->writes : SHM_WRITES_UNBRACKETED],
-		      truth(row->unbracketed), truth(row->fences), row->n_readers, row->n_open, row->held_bytes);
+	buffer_format(
+		l->out,
+		",\"attached_ms_ago\":%" PRIu64 ",\"connected\":%s,\"writes\":\"%s\",\"unbracketed\":%s,\"fences\":%s,"
+		"\"n_readers\":%u,\"n_open\":%u,\"held_bytes\":%" PRIu64 ",\"damaged\":%" PRIu64 ",\"sections\":[",
+		l->now_ms > row->attached_ms ? l->now_ms - row->attached_ms : 0, truth(row->connected),
+		writes[row->writes <= SHM_WRITES_UNBRACKETED ? row->writes : SHM_WRITES_UNBRACKETED],
+		truth(row->unbracketed), truth(row->fences), row->n_readers, row->n_open, row->held_bytes,
+		row->damaged);
 	for (uint32_t i = 0; i < row->n_open; i++) {
 		const struct registry_section *s = &row->sections[i];
 
@@ -135,7 +136,7 @@ enum refusal_code method_readers(struct call *call, struct refusal *r)
 	buffer_text(call->out, "{\"readers\":[");
 	registry_walk(table_registry(core_table(call->server->core)), put_reader, &l);
 	buffer_text(call->out, "]}");
-	return R_OK;
+	return R_DONE;
 }
 
 static void put_ago(struct buffer *out, const char *name, uint64_t now_ms, uint64_t then_ms)
@@ -173,7 +174,7 @@ enum refusal_code method_migrations(struct call *call, struct refusal *r)
 	buffer_text(call->out, "{\"migrations\":[");
 	core_migrations(call->server->core, put_migration, &l);
 	buffer_text(call->out, "]}");
-	return R_OK;
+	return R_DONE;
 }
 
 /* The state of an event is text in the store: it goes out only when it is JSON. */
@@ -218,7 +219,7 @@ enum refusal_code method_history(struct call *call, struct refusal *r)
 
 		key = arg_string(call, 0, &len);
 		code = check_partition(key, len, "$.partition", r);
-		if (code != R_OK)
+		if (code != R_DONE)
 			return code;
 	}
 	if (limit < 1 || limit > HISTORY_MAX)
@@ -226,9 +227,9 @@ enum refusal_code method_history(struct call *call, struct refusal *r)
 				 HISTORY_MAX);
 	buffer_text(call->out, "{\"events\":[");
 	if (core_history(call->server->core, key, len, (unsigned)limit, &visitor, r) != 0)
-		return r->code != R_OK ? r->code : refuse(r, R_BACKEND, "the store could not be read: retry");
+		return r->code != R_DONE ? r->code : refuse(r, R_BACKEND, "the store could not be read: retry");
 	buffer_text(call->out, "]}");
-	return R_OK;
+	return R_DONE;
 }
 
 /* ---- changing ---------------------------------------------------------------------------------------------- */
@@ -259,7 +260,7 @@ static enum refusal_code apply(struct call *call, enum operation op, int partiti
 		key = arg_string(call, partition, &len);
 	code = core_apply(call->server->core, op, key, len, placement >= 0 ? call->args[placement] : NULL,
 			  force >= 0 && arg_true(call, force), conn_who(call->conn), &result, r);
-	if (code != R_OK)
+	if (code != R_DONE)
 		return code;
 	put_result(call, &result);
 	if (blackout) {
@@ -268,7 +269,7 @@ static enum refusal_code apply(struct call *call, enum operation op, int partiti
 	}
 	buffer_text(call->out, "}");
 	changed(call);
-	return R_OK;
+	return R_DONE;
 }
 
 enum refusal_code method_set(struct call *c, struct refusal *r)
@@ -315,12 +316,12 @@ enum refusal_code method_cluster_set(struct call *call, struct refusal *r)
 		endpoint = arg_string(call, 1, &endpoint_len);
 	code = core_cluster_set(call->server->core, id, id_len, endpoint, endpoint_len, conn_who(call->conn), &result,
 				r);
-	if (code != R_OK)
+	if (code != R_DONE)
 		return code;
 	buffer_format(call->out, "{\"number\":%u,\"changed\":%s}",
 		      table_cluster_number(core_table(call->server->core), id, id_len), truth(result.changed));
 	changed(call);
-	return R_OK;
+	return R_DONE;
 }
 
 enum refusal_code method_cluster_remove(struct call *call, struct refusal *r)
@@ -330,11 +331,11 @@ enum refusal_code method_cluster_remove(struct call *call, struct refusal *r)
 	const char *id = arg_string(call, 0, &len);
 	enum refusal_code code = core_cluster_remove(call->server->core, id, len, conn_who(call->conn), &result, r);
 
-	if (code != R_OK)
+	if (code != R_DONE)
 		return code;
 	buffer_format(call->out, "{\"changed\":%s}", truth(result.changed));
 	changed(call);
-	return R_OK;
+	return R_DONE;
 }
 
 enum refusal_code method_shutdown(struct call *call, struct refusal *r)
@@ -343,5 +344,5 @@ enum refusal_code method_shutdown(struct call *call, struct refusal *r)
 	log_event(LEVEL_INFO, "shutdown", LOG_S("who", conn_who(call->conn)));
 	buffer_text(call->out, "{}");
 	server_stop(call->server);
-	return R_OK;
+	return R_DONE;
 }

@@ -79,7 +79,7 @@ static enum refusal_code check_text(const char *what, const char *s, size_t len,
 	} else if (fault) {
 		snprintf(rule, sizeof(rule), "%s: give UTF-8 without control characters", fault);
 	} else {
-		return R_OK;
+		return R_DONE;
 	}
 	return bad(r, path, what, s, len, rule);
 }
@@ -93,7 +93,7 @@ enum refusal_code check_cluster_id(const char *id, size_t len, const char *path,
 {
 	enum refusal_code code = check_text("cluster id", id, len, 1, SHM_CLUSTER_ID_MAX, path, r);
 
-	for (size_t i = 0; code == R_OK && i < len; i++) {
+	for (size_t i = 0; code == R_DONE && i < len; i++) {
 		char c = id[i];
 		if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
 		      c == '_' || c == '-'))
@@ -142,7 +142,7 @@ enum refusal_code check_endpoint(const char *url, size_t len, const char *path, 
 	size_t scheme = 0;
 	const char *fault = NULL;
 
-	if (code != R_OK || len == 0)
+	if (code != R_DONE || len == 0)
 		return code;
 	if (len >= 7 && memcmp(url, "http://", 7) == 0)
 		scheme = 7;
@@ -155,7 +155,7 @@ enum refusal_code check_endpoint(const char *url, size_t len, const char *path, 
 			fault = "has a space or a character outside ASCII: percent-encode it";
 	if (!fault)
 		fault = authority_fault(url + scheme, len - scheme);
-	return fault ? bad(r, path, "endpoint", url, len, fault) : R_OK;
+	return fault ? bad(r, path, "endpoint", url, len, fault) : R_DONE;
 }
 
 /* OpenSearch's own list, ':' included (it would name another cluster). Capitals of other scripts than ASCII are left
@@ -165,7 +165,7 @@ enum refusal_code check_index(const char *name, size_t len, const char *path, st
 	enum refusal_code code = check_text("index", name, len, 1, SHM_INDEX_MAX, path, r);
 	const char *fault = NULL;
 
-	if (code != R_OK)
+	if (code != R_DONE)
 		return code;
 	if (name[0] == '-' || name[0] == '_' || name[0] == '+')
 		fault = "starts with '-', '_' or '+': OpenSearch refuses that, give another name";
@@ -177,7 +177,7 @@ enum refusal_code check_index(const char *name, size_t len, const char *path, st
 		else if (strchr("\\/*?\"<>| ,#:", name[i]))
 			fault = "has one of \\ / * ? \" < > | space , # : in it: OpenSearch refuses that, leave it out";
 	}
-	return fault ? bad(r, path, "index", name, len, fault) : R_OK;
+	return fault ? bad(r, path, "index", name, len, fault) : R_DONE;
 }
 
 static enum refusal_code check_pair(const struct placement_draft *d, unsigned i, struct refusal *r)
@@ -189,7 +189,7 @@ static enum refusal_code check_pair(const struct placement_draft *d, unsigned i,
 		return refuse_at(r, R_INVALID, "", "inject needs \"field\" and \"value\", \"%s\" is missing: give both",
 				 pair->field ? "value" : "field");
 	enum refusal_code code = check_text("inject field", pair->field, pair->field_len, 1, UINT8_MAX, ".field", r);
-	if (code != R_OK)
+	if (code != R_DONE)
 		return code;
 	for (unsigned k = 0; k < i; k++)
 		if (d->inject[k].field_len == pair->field_len &&
@@ -204,7 +204,7 @@ static enum refusal_code check_inject(const struct placement_draft *d, bool defa
 	size_t size = sizeof(struct shm_detail) + d->index_len + 1;
 
 	if (!d->has_inject && default_inject)
-		return R_OK;
+		return R_DONE;
 	if (d->n_inject == 0)
 		return refuse_at(r, R_INVALID, "",
 				 "mode shared-index has %s inject: give at least one {\"field\": NAME, \"value\": "
@@ -214,7 +214,7 @@ static enum refusal_code check_inject(const struct placement_draft *d, bool defa
 		return refuse_at(r, R_INVALID, "", "inject has more than %u pairs: give fewer", SHM_INJECT_MAX);
 	for (unsigned i = 0; i < d->n_inject; i++) {
 		enum refusal_code code = check_pair(d, i, r);
-		if (code != R_OK)
+		if (code != R_DONE)
 			return refuse_under(r, code, "[%u]", i);
 		size += 4 + d->inject[i].field_len + 1 + d->inject[i].value_len + 1;
 	}
@@ -223,7 +223,7 @@ static enum refusal_code check_inject(const struct placement_draft *d, bool defa
 				 "inject makes a placement of %zu bytes: give fewer or shorter pairs, at most %u bytes "
 				 "in all",
 				 size, SHM_RECORD_MAX);
-	return R_OK;
+	return R_DONE;
 }
 
 static enum refusal_code check_parts(const struct placement_draft *d, bool default_inject, struct refusal *r)
@@ -237,13 +237,13 @@ static enum refusal_code check_parts(const struct placement_draft *d, bool defau
 		return refuse_at(r, R_INVALID, "", "cluster is missing: give a cluster id");
 	if (!d->index && d->kind != KIND_DEDICATED_CLUSTER)
 		return refuse_at(r, R_INVALID, "", "index is missing: mode %s needs one", mode_name(d->kind));
-	if ((code = check_cluster_id(d->cluster, d->cluster_len, ".cluster", r)) != R_OK)
+	if ((code = check_cluster_id(d->cluster, d->cluster_len, ".cluster", r)) != R_DONE)
 		return code;
 	if (d->kind == KIND_DEDICATED_CLUSTER) {
 		if (d->index)
 			return bad(r, ".index", "index", d->index, d->index_len,
 				   "has no meaning for mode dedicated-cluster: leave it out");
-	} else if ((code = check_index(d->index, d->index_len, ".index", r)) != R_OK) {
+	} else if ((code = check_index(d->index, d->index_len, ".index", r)) != R_DONE) {
 		return code;
 	}
 	if (d->kind == KIND_SHARED_INDEX)
@@ -252,7 +252,7 @@ static enum refusal_code check_parts(const struct placement_draft *d, bool defau
 		return refuse_at(r, R_INVALID, ".inject",
 				 "inject has no meaning for mode %s: leave it out, or give mode shared-index",
 				 mode_name(d->kind));
-	return R_OK;
+	return R_DONE;
 }
 
 enum refusal_code placement_check(const struct placement_draft *d, bool default_inject, const char *path,

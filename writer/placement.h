@@ -26,7 +26,7 @@ struct cluster_names {
 	void *arg;
 };
 
-/* Rules of semantics.md 1. Each: R_OK, or R_INVALID with path, the value (cut, escaped) and the rule it breaks. */
+/* Rules of semantics.md 1. Each: R_DONE, or R_INVALID with path, the value (cut, escaped) and the rule it breaks. */
 enum refusal_code check_partition(const char *, size_t len, const char *path, struct refusal *);
 enum refusal_code check_cluster_id(const char *, size_t len, const char *path, struct refusal *);
 enum refusal_code check_endpoint(const char *, size_t len, const char *path, struct refusal *);
@@ -34,7 +34,7 @@ enum refusal_code check_index(const char *, size_t len, const char *path, struct
 
 /* A placement taken apart, as JSON gives it in any order. Strings are borrowed; their lengths rule, not a NUL. */
 struct placement_draft {
-	unsigned kind;	     /* KIND_NONE: not given */
+	unsigned kind;       /* KIND_NONE: not given */
 	const char *cluster; /* NULL: not given */
 	const char *index;   /* NULL: not given */
 	size_t cluster_len, index_len;
@@ -42,7 +42,7 @@ struct placement_draft {
 	unsigned n_inject; /* pairs that were given; of more than SHM_INJECT_MAX only the first are kept */
 	struct detail_inject inject[SHM_INJECT_MAX]; /* value NULL: not given; field NULL: not given */
 };
-/* All rules of a placement but that its cluster be known. R_OK promises that placement_make succeeds. */
+/* All rules of a placement but that its cluster be known. R_DONE promises that placement_make succeeds. */
 enum refusal_code placement_check(const struct placement_draft *, bool default_inject, const char *path,
 				  struct refusal *);
 void placement_make(const struct placement_draft *, bool default_inject, unsigned cluster, union detail_buffer *out);
@@ -64,8 +64,8 @@ json_t *state_to_json(const struct state *, const struct cluster_names *);
 enum refusal_code state_from_json(const json_t *, const struct cluster_names *, union detail_buffer *at,
 				  union detail_buffer *to, struct state *out, struct refusal *);
 
-const char *phase_name(enum word_phase);  /* "settled", "draining", "cutover" */
-const char *mode_name(unsigned kind);     /* "dedicated-cluster", … */
+const char *phase_name(enum word_phase);      /* "settled", "draining", "cutover" */
+const char *mode_name(unsigned kind);         /* "dedicated-cluster", … */
 unsigned mode_kind(const char *, size_t len); /* KIND_NONE: no such mode */
 /* R_INVALID for a mode that is not one, with the modes that there are. */
 enum refusal_code refuse_mode(struct refusal *, const char *path, const char *mode, size_t len);

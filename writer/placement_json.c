@@ -45,7 +45,7 @@ static enum refusal_code under_key(struct refusal *r, enum refusal_code code, co
 {
 	char step[TEXT_SHOWN];
 
-	return code == R_OK ? code : refuse_under(r, code, "%s", text_step(step, sizeof(step), key, strlen(key)));
+	return code == R_DONE ? code : refuse_under(r, code, "%s", text_step(step, sizeof(step), key, strlen(key)));
 }
 
 static enum refusal_code value_from_json(const json_t *json, struct detail_inject *pair, struct refusal *r)
@@ -54,7 +54,7 @@ static enum refusal_code value_from_json(const json_t *json, struct detail_injec
 		pair->kind = INJECT_CONSTANT;
 		pair->value = json_string_value(json);
 		pair->value_len = json_string_length(json);
-		return R_OK;
+		return R_DONE;
 	}
 	if (!json_is_object(json))
 		return bad_type(r, "inject value", "a string or {\"partition\": true}", json);
@@ -64,7 +64,7 @@ static enum refusal_code value_from_json(const json_t *json, struct detail_injec
 	pair->kind = INJECT_PARTITION;
 	pair->value = "";
 	pair->value_len = 0;
-	return R_OK;
+	return R_DONE;
 }
 
 static enum refusal_code pair_from_json(const json_t *json, struct detail_inject *pair, struct refusal *r)
@@ -76,7 +76,7 @@ static enum refusal_code pair_from_json(const json_t *json, struct detail_inject
 		return bad_type(r, "inject item", "an object of field and value", json);
 	json_object_foreach((json_t *)json, key, value)
 	{
-		enum refusal_code code = R_OK;
+		enum refusal_code code = R_DONE;
 		if (strcmp(key, "value") == 0) {
 			code = value_from_json(value, pair, r);
 		} else if (strcmp(key, "field") != 0) {
@@ -87,10 +87,10 @@ static enum refusal_code pair_from_json(const json_t *json, struct detail_inject
 			pair->field = json_string_value(value);
 			pair->field_len = json_string_length(value);
 		}
-		if (code != R_OK)
+		if (code != R_DONE)
 			return under_key(r, code, key);
 	}
-	return R_OK;
+	return R_DONE;
 }
 
 static enum refusal_code inject_from_json(const json_t *json, struct placement_draft *d, struct refusal *r)
@@ -103,10 +103,10 @@ static enum refusal_code inject_from_json(const json_t *json, struct placement_d
 	d->n_inject = n > SHM_INJECT_MAX ? SHM_INJECT_MAX + 1 : (unsigned)n;
 	for (unsigned i = 0; i < d->n_inject && i < SHM_INJECT_MAX; i++) {
 		enum refusal_code code = pair_from_json(json_array_get(json, i), &d->inject[i], r);
-		if (code != R_OK)
+		if (code != R_DONE)
 			return refuse_under(r, code, "[%u]", i);
 	}
-	return R_OK;
+	return R_DONE;
 }
 
 static enum refusal_code part_from_json(const char *key, const json_t *value, struct placement_draft *d,
@@ -124,7 +124,7 @@ static enum refusal_code part_from_json(const char *key, const json_t *value, st
 		return bad_type(r, key, "a string", value);
 	if (is_mode) {
 		d->kind = mode_kind(text, len);
-		return d->kind == KIND_NONE ? refuse_mode(r, "", text, len) : R_OK;
+		return d->kind == KIND_NONE ? refuse_mode(r, "", text, len) : R_DONE;
 	}
 	if (is_cluster) {
 		d->cluster = text;
@@ -133,7 +133,7 @@ static enum refusal_code part_from_json(const char *key, const json_t *value, st
 		d->index = text;
 		d->index_len = len;
 	}
-	return R_OK;
+	return R_DONE;
 }
 
 static enum refusal_code draft_from_json(const json_t *json, struct placement_draft *d, struct refusal *r)
@@ -146,10 +146,10 @@ static enum refusal_code draft_from_json(const json_t *json, struct placement_dr
 	json_object_foreach((json_t *)json, key, value)
 	{
 		enum refusal_code code = part_from_json(key, value, d, r);
-		if (code != R_OK)
+		if (code != R_DONE)
 			return under_key(r, code, key);
 	}
-	return R_OK;
+	return R_DONE;
 }
 
 enum refusal_code placement_from_json(const json_t *json, bool default_inject, const struct cluster_names *names,
@@ -159,9 +159,9 @@ enum refusal_code placement_from_json(const json_t *json, bool default_inject, c
 	char shown[TEXT_SHOWN];
 	enum refusal_code code = draft_from_json(json, &draft, r);
 
-	if (code == R_OK)
+	if (code == R_DONE)
 		code = placement_check(&draft, default_inject, "", r);
-	if (code != R_OK)
+	if (code != R_DONE)
 		return refuse_under(r, code, "%s", path);
 	unsigned number = names->number(names->arg, draft.cluster, draft.cluster_len);
 	if (number == 0) {
@@ -171,7 +171,7 @@ enum refusal_code placement_from_json(const json_t *json, bool default_inject, c
 		return refuse_under(r, code, "%s", path);
 	}
 	placement_make(&draft, default_inject, number, out);
-	return R_OK;
+	return R_DONE;
 }
 
 static json_t *inject_to_json(const struct shm_detail *d)
@@ -247,7 +247,7 @@ static enum refusal_code phase_from_json(const json_t *json, enum word_phase *ph
 	else
 		return refuse_at(r, R_INVALID, "", "phase %s is none: give draining or cutover",
 				 text_show(shown, sizeof(shown), name, json_string_length(json)));
-	return R_OK;
+	return R_DONE;
 }
 
 static enum refusal_code parts_from_json(const json_t *json, const struct cluster_names *names, union detail_buffer *at,
@@ -272,7 +272,7 @@ static enum refusal_code parts_from_json(const json_t *json, const struct cluste
 		} else {
 			code = unknown_key(r, key, "phase, at and to");
 		}
-		if (code != R_OK)
+		if (code != R_DONE)
 			return under_key(r, code, key);
 	}
 	if (!s->at)
@@ -280,7 +280,7 @@ static enum refusal_code parts_from_json(const json_t *json, const struct cluste
 	if ((s->to != NULL) != (s->phase != PHASE_SETTLED))
 		return refuse_at(r, R_INVALID, "", "%s is missing: phase and to belong together",
 				 s->to ? "phase" : "to");
-	return R_OK;
+	return R_DONE;
 }
 
 enum refusal_code state_from_json(const json_t *json, const struct cluster_names *names, union detail_buffer *at,
@@ -290,10 +290,10 @@ enum refusal_code state_from_json(const json_t *json, const struct cluster_names
 
 	if (json_is_null(json)) {
 		*out = s;
-		return R_OK;
+		return R_DONE;
 	}
 	enum refusal_code code = parts_from_json(json, names, at, to, &s, r);
-	if (code == R_OK)
+	if (code == R_DONE)
 		*out = s;
 	return refuse_under(r, code, "$");
 }

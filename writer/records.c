@@ -25,7 +25,8 @@ struct arena_config { /* jemalloc 5.3, experimental.arenas_create_ext */
 	bool metadata_use_hooks;
 };
 
-static void *hook_alloc(extent_hooks_t *t, void *at, size_t size, size_t align, bool *zero, bool *commit, unsigned arena)
+static void *hook_alloc(extent_hooks_t *t, void *at, size_t size, size_t align, bool *zero, bool *commit,
+			unsigned arena)
 {
 	struct hooks *h = (struct hooks *)t;
 	uintptr_t start = (uintptr_t)h->start + h->used;
@@ -59,7 +60,8 @@ static bool hook_split(extent_hooks_t *t, void *at, size_t size, size_t a, size_
 	(void)t, (void)at, (void)size, (void)a, (void)b, (void)committed, (void)arena;
 	return false;
 }
-static bool hook_merge(extent_hooks_t *t, void *a, size_t a_size, void *b, size_t b_size, bool committed, unsigned arena)
+static bool hook_merge(extent_hooks_t *t, void *a, size_t a_size, void *b, size_t b_size, bool committed,
+		       unsigned arena)
 {
 	(void)t, (void)a, (void)a_size, (void)b, (void)b_size, (void)committed, (void)arena;
 	return false;
@@ -135,8 +137,9 @@ uint32_t records_alloc(struct generation *g, size_t size)
 	if (!p)
 		return 0;
 	end = (uint64_t)(p - g->base) + size;
-	if (end > g->limit || (end > g->allocated && generation_allocate(g, end + ALLOCATE_STEP < g->limit ? end + ALLOCATE_STEP
-												      : g->limit) != 0)) {
+	if (end > g->limit ||
+	    (end > g->allocated &&
+	     generation_allocate(g, end + ALLOCATE_STEP < g->limit ? end + ALLOCATE_STEP : g->limit) != 0)) {
 		dallocx(p, flags(r));
 		return 0;
 	}

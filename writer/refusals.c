@@ -76,7 +76,7 @@ enum refusal_code refuse_under(struct refusal *r, enum refusal_code code, const 
 	char path[sizeof(r->path)];
 	va_list arguments;
 
-	if (code == R_OK)
+	if (code == R_DONE)
 		return code;
 	va_start(arguments, format);
 	int step = vsnprintf(path, sizeof(path), format, arguments);

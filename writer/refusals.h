@@ -6,15 +6,11 @@
 #define BERTH_WRITER_REFUSALS_H
 
 #include <stdbool.h>
-#include <fcntl.h>
 #include <stdint.h>
-#include <unistd.h>
-
-#undef R_OK /* access(2)'s; not used in the writer */
 
 /* X(enum, code on the wire, retryable) */
 #define REFUSALS(X) \
-	X(R_OK, "ok", false) \
+	X(R_DONE, "ok", false) \
 	X(R_UNKNOWN_CLUSTER, "unknown-cluster", false) \
 	X(R_ALREADY_MIGRATING, "already-migrating", false) \
 	X(R_WOULD_MOVE, "would-move", false) \
@@ -32,10 +28,10 @@
 	X(R_STALE_DOCUMENT, "stale-document", false) \
 	X(R_BAD_DOCUMENT, "bad-document", false) \
 	X(R_INVALID, "invalid", false) /* a parameter: field and value in the message */ \
-	X(R_BUSY, "busy", true) /* a document is being applied */ \
-	X(R_DENIED, "denied", false) /* a changing method on the looking socket */ \
-	X(R_LIMIT, "limit", true) /* connections, registrations of one user */ \
-	X(R_OVERRUN, "overrun", true) /* a watcher was too slow */ \
+	X(R_BUSY, "busy", true)        /* a document is being applied */ \
+	X(R_DENIED, "denied", false)   /* a changing method on the looking socket */ \
+	X(R_LIMIT, "limit", true)      /* connections, registrations of one user */ \
+	X(R_OVERRUN, "overrun", true)  /* a watcher was too slow */ \
 	X(R_PARSE, "parse-error", false) \
 	X(R_NO_METHOD, "no-such-method", false) \
 	X(R_CLOCK, "clock", false) /* attach from another time namespace */
@@ -44,7 +40,7 @@ enum refusal_code {
 #define REFUSAL_ENUM(e, code, retry) e,
 	REFUSALS(REFUSAL_ENUM)
 #undef REFUSAL_ENUM
-	R_COUNT
+		R_COUNT
 };
 
 struct refusal {
@@ -60,15 +56,15 @@ struct refusal {
 const char *refusal_name(enum refusal_code);
 bool refusal_retryable(enum refusal_code);
 
-/* Fills *r (path empty) and returns the code, so that `return refuse(r, R_X, "...")` reads well. What is too long is cut
- * at a character. No argument may point into *r. */
+/* Fills *r (path empty) and returns the code, so that `return refuse(r, R_X, "...")` reads well. What is too long is
+ * cut at a character. No argument may point into *r. */
 enum refusal_code refuse(struct refusal *r, enum refusal_code, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 /* The same with a path. */
 enum refusal_code refuse_at(struct refusal *r, enum refusal_code, const char *path, const char *format, ...)
 	__attribute__((format(printf, 4, 5)));
-/* Puts a step in front of r->path unless code is R_OK, and returns code: each level of a check adds its own part on the
- * way out, `return refuse_under(r, check_index(…), ".index")`, and a check that passes formats nothing. */
+/* Puts a step in front of r->path unless code is R_DONE, and returns code: each level of a check adds its own part on
+ * the way out, `return refuse_under(r, check_index(…), ".index")`, and a check that passes formats nothing. */
 enum refusal_code refuse_under(struct refusal *r, enum refusal_code code, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 

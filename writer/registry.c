@@ -2,13 +2,12 @@
  * Reader processes as the writer sees them: files, ledger rows, section lines, proof of death. Contract: registry.h.
  * Control thread only.
  *
- * R1 A registration goes only when its process is proved dead (or has left by exec): its pidfd is readable, or the kernel
- *    grants a read lease on the file, which it does only when nobody has it open or mapped for writing. A closed socket is
- *    a hint to look, a timer never is.
- * R2 What the owner writes into its file decides about its own sections alone. Sizes and counts come from our side (file
- *    size when mapped, the ledger); a page that it cuts off reads as zeros (sigbus.c).
- * R3 A look at the lines is an acquire load of each, made after grace_advance: pairs with section_enter and section_exit
- *    (shm/grace.h, G1). */
+ * R1 A registration goes only when its process is proved dead (or has left by exec): its pidfd is readable, or the
+ * kernel grants a read lease on the file, which it does only when nobody has it open or mapped for writing. A closed
+ * socket is a hint to look, a timer never is. R2 What the owner writes into its file decides about its own sections
+ * alone. Sizes and counts come from our side (file size when mapped, the ledger); a page that it cuts off reads as
+ * zeros (sigbus.c). R3 A look at the lines is an acquire load of each, made after grace_advance: pairs with
+ * section_enter and section_exit (shm/grace.h, G1). */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -24,7 +23,7 @@
 #include "sigbus.h"
 #include "table_internal.h"
 
-#define UID_MAX 1024u     /* registrations of one user */
+#define UID_MAX 1024u      /* registrations of one user */
 #define HINT_AGAIN_MS 500u /* between looks at one whose socket is closed but which is not dead */
 
 struct registration {
@@ -66,9 +65,15 @@ static const struct shm_line *line_of(const struct registration *g, uint32_t i)
 	return (const struct shm_line *)((const char *)g->file + SHM_PAGE) + i;
 }
 
-static struct shm_ledger_row *row_of(const struct registry *r, uint32_t slot) { return &ledger_rows(r->ledger)[slot]; }
+static struct shm_ledger_row *row_of(const struct registry *r, uint32_t slot)
+{
+	return &ledger_rows(r->ledger)[slot];
+}
 
-static void slot_name(uint32_t slot, char name[16]) { snprintf(name, 16, "%u", slot); }
+static void slot_name(uint32_t slot, char name[16])
+{
+	snprintf(name, 16, "%u", slot);
+}
 
 static int pidfd_of(pid_t pid, uint64_t start)
 {
@@ -146,8 +151,8 @@ static bool map_registration(struct registration *g)
 
 /* ---- start: who is there already ---- */
 
-/* How many lines a registration was made with. Its owner may have cut the file, or made it longer than can be mapped: the
- * file is only asked where the ledger has no row of it. */
+/* How many lines a registration was made with. Its owner may have cut the file, or made it longer than can be mapped:
+ * the file is only asked where the ledger has no row of it. */
 static uint32_t lines_of(const struct shm_ledger_row *row, off_t size)
 {
 	uint64_t n = atomic_load_explicit(&row->n_readers, memory_order_relaxed);
@@ -174,7 +179,7 @@ static enum refusal_code adopt(struct registry *r, uint32_t slot, struct refusal
 	r->n++;
 	if (g->fd < 0 || fstat(g->fd, &st) != 0 || !S_ISREG(st.st_mode) || nobody_has_it(g->fd)) {
 		bury(r, g);
-		return R_OK;
+		return R_DONE;
 	}
 	g->attach = atomic_load_explicit(&row->attach, memory_order_relaxed);
 	g->attached_ms = atomic_load_explicit(&row->attached_ms, memory_order_relaxed);
@@ -188,19 +193,22 @@ static enum refusal_code adopt(struct registry *r, uint32_t slot, struct refusal
 	g->hinted = true; /* its socket went with the last writer */
 	g->n_readers = lines_of(row, st.st_size);
 	if (!map_registration(g))
-		return refuse(why, R_BACKEND, "cannot map %s/" SEG_READERS "/%s: %s", r->instance->path, name, strerror(errno));
+		return refuse(why, R_BACKEND, "cannot map %s/" SEG_READERS "/%s: %s", r->instance->path, name,
+			      strerror(errno));
 	if (!r->membarrier && !g->fences)
-		return refuse(why, R_BACKEND,
-			      "membarrier(2) is refused to this process, but process %ld (%s) attached when it was not, and "
-			      "relies on it: allow the system call, or end that process first", (long)g->pid, g->comm);
-	return R_OK;
+		return refuse(
+			why, R_BACKEND,
+			"membarrier(2) is refused to this process, but process %ld (%s) attached when it was not, and "
+			"relies on it: allow the system call, or end that process first",
+			(long)g->pid, g->comm);
+	return R_DONE;
 }
 
 enum refusal_code registry_open(struct instance *in, const struct shm_root *root, struct shm_ledger *ledger,
 				bool membarrier, struct registry **out, struct refusal *why)
 {
 	struct registry *r = calloc(1, sizeof *r);
-	enum refusal_code rc = R_OK;
+	enum refusal_code rc = R_DONE;
 	struct dirent *e;
 	DIR *d = NULL;
 	int fd;
@@ -219,7 +227,7 @@ enum refusal_code registry_open(struct instance *in, const struct shm_root *root
 		close(fd);
 	if (!d)
 		return refuse(why, R_BACKEND, "cannot list %s/" SEG_READERS ": %s", in->path, strerror(errno));
-	while (rc == R_OK && (e = readdir(d)) != NULL) {
+	while (rc == R_DONE && (e = readdir(d)) != NULL) {
 		char *end;
 		unsigned long slot = strtoul(e->d_name, &end, 10);
 
@@ -231,7 +239,7 @@ enum refusal_code registry_open(struct instance *in, const struct shm_root *root
 			rc = adopt(r, (uint32_t)slot, why);
 	}
 	closedir(d);
-	for (uint32_t i = 0; rc == R_OK && i < SHM_LEDGER_ROWS; i++)
+	for (uint32_t i = 0; rc == R_DONE && i < SHM_LEDGER_ROWS; i++)
 		if (!r->slots[i] && atomic_load_explicit(&row_of(r, i)->attach, memory_order_relaxed))
 			row_clear(row_of(r, i));
 	return rc;
@@ -285,7 +293,8 @@ static void row_fill(struct registry *r, const struct registration *g)
 	atomic_store_explicit(&row->writes, (uint32_t)g->writes, memory_order_relaxed);
 	atomic_store_explicit(&row->fences, g->fences, memory_order_relaxed);
 	memcpy(row->comm, g->comm, sizeof row->comm);
-	atomic_store_explicit(&row->attach, g->attach, memory_order_release); /* last: pairs with who lists the ledger */
+	atomic_store_explicit(&row->attach, g->attach,
+			      memory_order_release); /* last: pairs with who lists the ledger */
 }
 
 static void header_fill(const struct registry *r, const struct registration *g, struct shm_registration *h)
@@ -316,20 +325,23 @@ static enum refusal_code make_file(struct registry *r, struct registration *g, i
 	unlinkat(r->instance->readers_fd, name, 0);
 	*fd = openat(r->instance->readers_fd, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (*fd < 0)
-		return refuse(why, R_BACKEND, "cannot make %s/" SEG_READERS "/%s: %s", r->instance->path, name, strerror(errno));
+		return refuse(why, R_BACKEND, "cannot make %s/" SEG_READERS "/%s: %s", r->instance->path, name,
+			      strerror(errno));
 	g->fd = openat(r->instance->readers_fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 	g->size = SHM_PAGE + (size_t)g->n_readers * sizeof(struct shm_line);
 	e = posix_fallocate(*fd, 0, (off_t)g->size);
 	if (e)
-		return refuse(why, R_FULL, "no room for a registration of %zu bytes in %s: %s", g->size, r->instance->path,
-			      strerror(e));
+		return refuse(why, R_FULL, "no room for a registration of %zu bytes in %s: %s", g->size,
+			      r->instance->path, strerror(e));
 	h = mmap(NULL, g->size, PROT_READ | PROT_WRITE, MAP_SHARED, *fd, 0);
 	if (h == MAP_FAILED || g->fd < 0)
-		return refuse(why, R_BACKEND, "cannot map a registration in %s: %s", r->instance->path, strerror(errno));
+		return refuse(why, R_BACKEND, "cannot map a registration in %s: %s", r->instance->path,
+			      strerror(errno));
 	header_fill(r, g, h);
 	munmap(h, g->size);
-	return map_registration(g) ? R_OK : refuse(why, R_BACKEND, "cannot map a registration in %s: %s",
-								   r->instance->path, strerror(errno));
+	return map_registration(g) ? R_DONE
+				   : refuse(why, R_BACKEND, "cannot map a registration in %s: %s", r->instance->path,
+					    strerror(errno));
 }
 
 enum refusal_code registry_attach(struct registry *r, const struct registry_peer *peer, uint32_t n_readers,
@@ -341,9 +353,11 @@ enum refusal_code registry_attach(struct registry *r, const struct registry_peer
 	enum refusal_code rc;
 
 	if (n_readers < 1 || n_readers > SHM_READERS_MAX)
-		return refuse_at(why, R_INVALID, "params.readers", "readers is %u: give 1..%u", n_readers, SHM_READERS_MAX);
+		return refuse_at(why, R_INVALID, "params.readers", "readers is %u: give 1..%u", n_readers,
+				 SHM_READERS_MAX);
 	if (!r->membarrier && !fences)
-		return refuse_at(why, R_INVALID, "params.fences", "membarrier(2) is refused to the writer: readers must fence");
+		return refuse_at(why, R_INVALID, "params.fences",
+				 "membarrier(2) is refused to the writer: readers must fence");
 	for (uint32_t i = SHM_LEDGER_ROWS; i-- > 0;) {
 		if (!r->slots[i])
 			free_slot = i;
@@ -357,23 +371,24 @@ enum refusal_code registry_attach(struct registry *r, const struct registry_peer
 	g = calloc(1, sizeof *g);
 	if (!g)
 		return refuse(why, R_FULL, "no memory");
-	*g = (struct registration){.slot = free_slot,
-				   .n_readers = n_readers,
-				   .attach = atomic_fetch_add_explicit(&r->ledger->attach_number, 1, memory_order_relaxed) + 1,
-				   .attached_ms = seg_clock_ms(CLOCK_BOOTTIME),
-				   .fd = -1,
-				   .pidfd = -1,
-				   .pid = peer->pid,
-				   .uid = peer->uid,
-				   .writes = writes,
-				   .fences = fences,
-				   .connected = true};
+	*g = (struct registration){
+		.slot = free_slot,
+		.n_readers = n_readers,
+		.attach = atomic_fetch_add_explicit(&r->ledger->attach_number, 1, memory_order_relaxed) + 1,
+		.attached_ms = seg_clock_ms(CLOCK_BOOTTIME),
+		.fd = -1,
+		.pidfd = -1,
+		.pid = peer->pid,
+		.uid = peer->uid,
+		.writes = writes,
+		.fences = fences,
+		.connected = true};
 	*fd = -1;
 	r->slots[free_slot] = g;
 	r->n++;
 	read_comm(peer->pid, g->comm);
 	rc = make_file(r, g, fd, why);
-	if (rc != R_OK) {
+	if (rc != R_DONE) {
 		if (*fd >= 0)
 			close(*fd);
 		bury(r, g);
@@ -383,17 +398,19 @@ enum refusal_code registry_attach(struct registry *r, const struct registry_peer
 	row_fill(r, g);
 	*slot = g->slot;
 	*attach = g->attach;
-	return R_OK;
+	return R_DONE;
 }
 
-enum refusal_code registry_reattach(struct registry *r, uint32_t slot, uint64_t attach, const struct registry_peer *peer,
-				    struct refusal *why)
+enum refusal_code registry_reattach(struct registry *r, uint32_t slot, uint64_t attach,
+				    const struct registry_peer *peer, struct refusal *why)
 {
 	struct registration *g = slot < SHM_LEDGER_ROWS ? r->slots[slot] : NULL;
 
 	if (!g || g->attach != attach || g->uid != peer->uid)
-		return refuse_at(why, R_INVALID, "params.attach", "there is no registration %u with attach number %llu: attach "
-				 "anew", slot, (unsigned long long)attach);
+		return refuse_at(why, R_INVALID, "params.attach",
+				 "there is no registration %u with attach number %llu: attach "
+				 "anew",
+				 slot, (unsigned long long)attach);
 	if (g->pidfd >= 0)
 		close(g->pidfd);
 	g->pidfd = peer->pidfd;
@@ -401,7 +418,7 @@ enum refusal_code registry_reattach(struct registry *r, uint32_t slot, uint64_t 
 	g->connected = true;
 	g->hinted = false;
 	row_fill(r, g);
-	return R_OK;
+	return R_DONE;
 }
 
 void registry_hint(struct registry *r, uint32_t slot, uint64_t attach)
@@ -437,7 +454,8 @@ void registry_look(struct registry *r)
 				struct blocker *bigger = realloc(r->blockers, size * sizeof *bigger);
 
 				if (!bigger) { /* what cannot be noted holds everything back */
-					r->blockers[r->n_blockers - 1].line = section_make(0, section_generation(line), true, 1);
+					r->blockers[r->n_blockers - 1].line =
+						section_make(0, section_generation(line), true, 1);
 					continue;
 				}
 				r->blockers = bigger;
@@ -521,16 +539,17 @@ int registry_walk(struct registry *r, int (*each)(void *arg, const struct regist
 
 		if (!g)
 			continue;
-		row = (struct registry_row){.slot = s,
-					    .attach = g->attach,
-					    .pid = g->pid,
-					    .uid = g->uid,
-					    .attached_ms = g->attached_ms,
-					    .n_readers = g->n_readers,
-					    .fences = g->fences,
-					    .unbracketed = atomic_load_explicit(&g->file->unbracketed, memory_order_relaxed) != 0,
-					    .connected = g->connected,
-					    .writes = g->writes};
+		row = (struct registry_row){
+			.slot = s,
+			.attach = g->attach,
+			.pid = g->pid,
+			.uid = g->uid,
+			.attached_ms = g->attached_ms,
+			.n_readers = g->n_readers,
+			.fences = g->fences,
+			.unbracketed = atomic_load_explicit(&g->file->unbracketed, memory_order_relaxed) != 0,
+			.connected = g->connected,
+			.writes = g->writes};
 		memcpy(row.comm, g->comm, sizeof row.comm);
 		if (r->size_sections < g->n_readers) {
 			struct registry_section *bigger = realloc(r->sections, g->n_readers * sizeof *bigger);
@@ -544,6 +563,7 @@ int registry_walk(struct registry *r, int (*each)(void *arg, const struct regist
 			const struct shm_line *l = line_of(g, i);
 			uint64_t line = atomic_load_explicit(&l->section, memory_order_relaxed);
 
+			row.damaged += atomic_load_explicit(&l->damaged, memory_order_relaxed);
 			if (!line && !atomic_load_explicit(&l->in_use, memory_order_relaxed))
 				continue;
 			if (line && r->held) {
@@ -562,4 +582,7 @@ int registry_walk(struct registry *r, int (*each)(void *arg, const struct regist
 	return 0;
 }
 
-uint32_t registry_count(const struct registry *r) { return r->n; }
+uint32_t registry_count(const struct registry *r)
+{
+	return r->n;
+}

@@ -14,16 +14,15 @@
 struct registry;
 
 struct registry_peer {
-	pid_t pid;   /* as seen from here; 0: not visible */
+	pid_t pid; /* as seen from here; 0: not visible */
 	uid_t uid;
-	int pidfd;   /* taken over; -1: none */
+	int pidfd; /* taken over; -1: none */
 };
 
 /* Makes readers/<slot> and its row. *fd: open read-write, to be sent and then closed by the caller. R_LIMIT (1,024
  * registrations of a uid, or all slots), R_FULL (no room), R_INVALID (n_readers). */
-enum refusal_code registry_attach(struct registry *, const struct registry_peer *, uint32_t n_readers,
-				  enum shm_writes, bool fences, int *fd, uint32_t *slot, uint64_t *attach,
-				  struct refusal *);
+enum refusal_code registry_attach(struct registry *, const struct registry_peer *, uint32_t n_readers, enum shm_writes,
+				  bool fences, int *fd, uint32_t *slot, uint64_t *attach, struct refusal *);
 /* The process of a registration has come back (a new writer, a new socket). R_INVALID when there is no such one. */
 enum refusal_code registry_reattach(struct registry *, uint32_t slot, uint64_t attach, const struct registry_peer *,
 				    struct refusal *);
@@ -32,7 +31,7 @@ void registry_hint(struct registry *, uint32_t slot, uint64_t attach);
 
 struct registry_section { /* one open reader of a registration */
 	uint32_t reader, tid;
-	uint64_t line;     /* 0: outside any section (shm/grace.h) */
+	uint64_t line; /* 0: outside any section (shm/grace.h) */
 };
 struct registry_row {
 	uint32_t slot;
@@ -40,11 +39,12 @@ struct registry_row {
 	pid_t pid;
 	uid_t uid;
 	char comm[16];
-	uint64_t attached_ms; /* CLOCK_BOOTTIME */
+	uint64_t attached_ms;       /* CLOCK_BOOTTIME */
 	uint32_t n_readers, n_open; /* lines there are; lines in use */
 	bool fences, unbracketed, connected;
 	enum shm_writes writes;
-	uint64_t held_bytes;  /* memory that waits for this one alone or among others */
+	uint64_t damaged;                        /* answers that found damage in the table */
+	uint64_t held_bytes;                     /* memory that waits for this one alone or among others */
 	const struct registry_section *sections; /* n_open of them, valid during the callback */
 };
 /* All registrations, by slot. */

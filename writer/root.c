@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * The file root: the identity of an instance, made once with a fresh uuid and hash secret, kept (same inode) for as long
- * as the instance lives. A root of another boot or another layout gives way to a new one. */
+ * The file root: the identity of an instance, made once with a fresh uuid and hash secret, kept (same inode) for as
+ * long as the instance lives. A root of another boot or another layout gives way to a new one. */
 #include "root.h"
 
 #include <dirent.h>
@@ -97,7 +97,7 @@ static enum refusal_code root_make(struct table *t, const uint8_t boot_id[16], s
 		return refuse(r, R_BACKEND, "cannot rename root.new in %s: %s", in->path, strerror(errno));
 	}
 	t->root = root;
-	return R_OK;
+	return R_DONE;
 }
 
 static bool same_uuid(const uint8_t uuid[16], const char *text)
@@ -124,9 +124,9 @@ enum refusal_code root_open(struct table *t, const struct table_options *o, bool
 		t->root = map_file(fd);
 	if (fd >= 0)
 		close(fd);
-	if (t->root && (atomic_load_explicit(&t->root->magic, memory_order_acquire) != SHM_MAGIC_ROOT ||
-			t->root->abi != SHM_ABI || t->root->fingerprint != SHM_FINGERPRINT ||
-			memcmp(t->root->boot_id, boot_id, 16) != 0)) {
+	if (t->root &&
+	    (atomic_load_explicit(&t->root->magic, memory_order_acquire) != SHM_MAGIC_ROOT || t->root->abi != SHM_ABI ||
+	     t->root->fingerprint != SHM_FINGERPRINT || memcmp(t->root->boot_id, boot_id, 16) != 0)) {
 		/* Readers of that layout stop admitting writes, and attach again. */
 		atomic_store_explicit(&t->root->superseded, 1, memory_order_release);
 		root_close(t);
@@ -134,9 +134,11 @@ enum refusal_code root_open(struct table *t, const struct table_options *o, bool
 	if (o->uuid && *o->uuid && !o->new_directory && o->boot_id && strcmp(o->boot_id, t->boot_id) == 0 &&
 	    (!t->root || !same_uuid(t->root->uuid, o->uuid))) {
 		root_close(t);
-		return refuse(r, R_INVALID, "the store served instance %s since this boot, and %s does not hold it: readers may "
+		return refuse(r, R_INVALID,
+			      "the store served instance %s since this boot, and %s does not hold it: readers may "
 			      "still route by the lost one. Give the old --dir, or, when no proxy uses it any more, "
-			      "--new-directory", o->uuid, in->path);
+			      "--new-directory",
+			      o->uuid, in->path);
 	}
 	if (!t->root) {
 		enum refusal_code rc;
@@ -144,12 +146,12 @@ enum refusal_code root_open(struct table *t, const struct table_options *o, bool
 		*fresh = true;
 		sweep(in);
 		rc = root_make(t, boot_id, r);
-		if (rc != R_OK)
+		if (rc != R_DONE)
 			return rc;
 	}
 	hex(t->root->uuid, t->uuid);
 	memcpy(t->secret, t->root->secret, sizeof t->secret);
-	return R_OK;
+	return R_DONE;
 }
 
 void root_close(struct table *t)

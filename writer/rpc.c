@@ -143,7 +143,7 @@ static enum refusal_code request_read(json_t *root, struct request *q, struct re
 		return refuse(r, R_PARSE, "`method` must be a string");
 	if (q->params && !json_is_object(q->params))
 		return refuse_at(r, R_INVALID, "$", "`params` must be an object, with parameters by name");
-	return R_OK;
+	return R_DONE;
 }
 
 static const struct method *method_find(const char *name)
@@ -243,7 +243,7 @@ static enum refusal_code params_read(const struct method *m, const json_t *param
 					 m->name, param_types[p->type]);
 		}
 	}
-	return R_OK;
+	return R_DONE;
 }
 
 static enum refusal_code socket_check(const struct conn *c, const struct method *m, struct refusal *r)
@@ -253,7 +253,7 @@ static enum refusal_code socket_check(const struct conn *c, const struct method 
 			      m->name, SEG_ADMIN_SOCKET);
 	if (c->admin && m->socket == ON_LOOK)
 		return refuse(r, R_DENIED, "`%s` is for reader processes: send it to %s", m->name, SEG_SOCKET);
-	return R_OK;
+	return R_DONE;
 }
 
 /* Must the request wait for a document? `load` waits for the whole of the one before it, the others only while that one
@@ -274,13 +274,13 @@ static enum rpc_outcome dispatch(struct conn *c, json_t *root, struct refusal *r
 	size_t start = c->out.len;
 
 	call.id = q.id;
-	if (code == R_OK) {
+	if (code == R_DONE) {
 		m = method_find(json_string_value(q.method));
 		code = m ? socket_check(c, m, r) : refuse_method(q.method, r);
 	}
-	if (code == R_OK && m)
+	if (code == R_DONE && m)
 		code = params_read(m, q.params, &call, r);
-	if (code == R_OK && m) {
+	if (code == R_DONE && m) {
 		if (must_park(c->server, m))
 			return RPC_PARKED;
 		if (m->socket == ON_LOOK && start > 0)
@@ -288,7 +288,7 @@ static enum rpc_outcome dispatch(struct conn *c, json_t *root, struct refusal *r
 		if (m->socket == ON_BOTH && c->server->backlog > BACKLOG_MAX)
 			code = refuse(r, R_LIMIT, "too many answers wait to be read by others: retry later");
 	}
-	if (code == R_OK && m) {
+	if (code == R_DONE && m) {
 		rpc_result_begin(call.out, q.id);
 		c->server->answering = c;
 		code = m->handle(&call, r);
@@ -298,10 +298,10 @@ static enum rpc_outcome dispatch(struct conn *c, json_t *root, struct refusal *r
 			return RPC_LATER;
 		}
 		rpc_result_end(call.out);
-		if (code == R_OK && call.out->failed)
+		if (code == R_DONE && call.out->failed)
 			code = refuse(r, R_FULL, "out of memory for the answer: retry later");
 	}
-	if (code != R_OK) {
+	if (code != R_DONE) {
 		c->server->n_refused++;
 		buffer_cut(call.out, start);
 		rpc_refuse(call.out, q.id, r);
@@ -316,7 +316,7 @@ static enum rpc_outcome dispatch(struct conn *c, json_t *root, struct refusal *r
 enum rpc_outcome rpc_handle(struct conn *c, const char *frame, size_t len)
 {
 	enum rpc_outcome outcome = RPC_ANSWERED;
-	struct refusal r = {.code = R_OK};
+	struct refusal r = {.code = R_DONE};
 	struct json_fault fault = {0};
 	json_t *root = json_read(frame, len, DEPTH_MAX, &fault);
 

@@ -60,7 +60,7 @@ struct call {
 	bool later;                     /* set by the handler: it has taken the id and answers through conn.load */
 };
 
-/* A handler returns R_OK with its result written, or a refusal with whatever it wrote thrown away. */
+/* A handler returns R_DONE with its result written, or a refusal with whatever it wrote thrown away. */
 #define RPC_HANDLER(name, function, socket, params) \
 	enum refusal_code method_##function(struct call *, struct refusal *);
 METHODS(RPC_HANDLER)

@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: MIT
- * The two turning points of the daemon's life that others cause: ready (the first document is in, or there is none) and the
- * stop (a signal, `shutdown`, a heartbeat that fails). Control thread. */
+ * The two turning points of the daemon's life that others cause: ready (the first document is in, or there is none) and
+ * the stop (a signal, `shutdown`, a heartbeat that fails). Control thread. */
 #include <stdio.h>
 #include <unistd.h>
-
-#undef R_OK /* of access(), not ours */
 
 #include "control.h"
 #include "log.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * The handler behind sigbus.h: it puts a private page of zeros where a guarded mapping lost its file, and the load is
- * made again. A SIGBUS anywhere else ends the process as ever. Runs in whichever thread faulted; touches nothing but the
- * table of ranges, which the control thread alone writes. */
+ * made again. A SIGBUS anywhere else ends the process as ever. Runs in whichever thread faulted; touches nothing but
+ * the table of ranges, which the control thread alone writes. */
 #include "sigbus.h"
 
 #include <signal.h>
@@ -25,7 +25,8 @@ static void on_sigbus(int signal_number, siginfo_t *info, void *context)
 		uintptr_t base = atomic_load_explicit(&ranges[i].base, memory_order_acquire);
 
 		if (base && at >= base && at - base < atomic_load_explicit(&ranges[i].size, memory_order_relaxed) &&
-		    mmap((void *)page, SHM_PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED)
+		    mmap((void *)page, SHM_PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) !=
+			    MAP_FAILED)
 			return;
 	}
 	signal(signal_number, SIG_DFL); /* the fault comes again, and is not ours */
@@ -44,4 +45,7 @@ void sigbus_guard(uint32_t slot, const void *base, size_t size)
 	atomic_store_explicit(&ranges[slot].base, (uintptr_t)base, memory_order_release);
 }
 
-void sigbus_forget(uint32_t slot) { atomic_store_explicit(&ranges[slot].base, 0, memory_order_release); }
+void sigbus_forget(uint32_t slot)
+{
+	atomic_store_explicit(&ranges[slot].base, 0, memory_order_release);
+}

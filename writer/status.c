@@ -6,8 +6,6 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#undef R_OK /* of access(), not ours */
-
 #include "control.h"
 #include "registry.h"
 

@@ -18,7 +18,7 @@ enum refusal_code store_find(const char *url, const struct store_ops **ops, cons
 		if (url && !strncmp(url, stores[i]->scheme, n) && url[n] == ':') {
 			*ops = stores[i];
 			*argument = url + n + 1;
-			return R_OK;
+			return R_DONE;
 		}
 		if (used + n + 4 > sizeof(known))
 			continue;

@@ -75,7 +75,7 @@ static enum refusal_code memory_open(const char *argument, struct store **out, s
 	if (argument && *argument)
 		return refuse(r, R_INVALID, "store \"memory:%.200s\": memory: takes no argument", argument);
 	*out = calloc(1, sizeof(**out));
-	return *out ? R_OK : refuse(r, R_BACKEND, "memory: out of memory");
+	return *out ? R_DONE : refuse(r, R_BACKEND, "memory: out of memory");
 }
 
 static void memory_close(struct store **sp)

@@ -77,7 +77,7 @@ static enum refusal_code connect_anew(struct store *s, struct refusal *r)
 	sqlite3_wal_hook(s->db, log_grew, s);
 	s->log_pages = LOG_SHRINK_PAGES; /* whatever was found: the first idle moment writes it back */
 	s->suspect = false;
-	return R_OK;
+	return R_DONE;
 }
 
 static enum refusal_code sqlite_open(const char *path, struct store **out, struct refusal *r)
@@ -96,7 +96,7 @@ static enum refusal_code sqlite_open(const char *path, struct store **out, struc
 		goto no_connection;
 	sqlite3_randomness(sizeof(s->origin), &s->origin);
 	*out = s;
-	return R_OK;
+	return R_DONE;
 no_connection:
 	sqfile_release(&s->file);
 no_claim:

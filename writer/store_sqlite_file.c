@@ -19,8 +19,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#undef R_OK /* of access(), not ours */
-
 #define APPLICATION_ID 0x62727468 /* "brth" */
 #define SCHEMA_VERSION 1
 #define WAIT_MS 1000
@@ -141,7 +139,7 @@ static enum refusal_code check_inode(const struct sqfile *f, struct refusal *r)
 			"%s: uid %u, mode %04o: others could change placements through it: chown it to berthd's user, "
 			"chmod 600",
 			f->shown, (unsigned)st.st_uid, (unsigned)(st.st_mode & 07777));
-	return R_OK;
+	return R_DONE;
 }
 
 static enum refusal_code refuse_open(const struct sqfile *f, int e, struct refusal *r)
@@ -190,7 +188,7 @@ enum refusal_code sqfile_claim(const char *path, struct sqfile *f, struct refusa
 	}
 	len = strlen(f->path);
 	f->shown = len > SHOWN_MAX ? f->path + len - SHOWN_MAX : f->path;
-	return R_OK;
+	return R_DONE;
 out:
 	sqfile_release(f);
 	return code;
@@ -205,7 +203,7 @@ enum refusal_code sqfile_in_place(const struct sqfile *f, struct refusal *r)
 	if (named.st_ino != held.st_ino || named.st_dev != held.st_dev)
 		return refuse(r, R_BACKEND, "%s: not the file that was opened: put that one back, or restart berthd",
 			      f->shown);
-	return R_OK;
+	return R_DONE;
 }
 
 void sqfile_release(struct sqfile *f)
@@ -246,7 +244,7 @@ static enum refusal_code durable_log(const struct sqfile *f, struct refusal *r)
 {
 	static const size_t size = 1u << 20;
 	char *name = sqlite3_mprintf("%s-wal", f->path), *buffer = malloc(size);
-	enum refusal_code code = R_OK;
+	enum refusal_code code = R_DONE;
 	int fd = -1, e = 0;
 
 	if (!name || !buffer) {
@@ -349,7 +347,7 @@ enum refusal_code sqfile_connect(const struct sqfile *f, sqlite3 **out, struct r
 		rc = sqlite3_exec(db, schema, NULL, NULL, NULL);
 	if (!rc && !code) {
 		*out = db;
-		return R_OK;
+		return R_DONE;
 	}
 failed:
 	if (!code && (rc & 0xff) == SQLITE_BUSY)

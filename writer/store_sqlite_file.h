@@ -13,7 +13,7 @@ struct sqfile {
 	int fd;            /* holds the claim; sqlite has descriptors of its own */
 };
 
-/* Finds or makes the file (mode 0600) and claims it, waiting 1 s at most for one that is about to end. R_OK, or
+/* Finds or makes the file (mode 0600) and claims it, waiting 1 s at most for one that is about to end. R_DONE, or
  * R_INVALID (a path that can never work) or R_BACKEND with *r filled and nothing held. */
 enum refusal_code sqfile_claim(const char *path, struct sqfile *, struct refusal *r);
 /* R_BACKEND when the path no longer leads to the claimed file: what is committed to that one would be lost. */
@@ -21,7 +21,7 @@ enum refusal_code sqfile_in_place(const struct sqfile *, struct refusal *r);
 /* Only after the connection was closed: closing a descriptor of the file drops sqlite's own locks. */
 void sqfile_release(struct sqfile *);
 
-/* A connection to the claimed file, its schema made or checked, its log made durable as it reads now. R_OK, or
+/* A connection to the claimed file, its schema made or checked, its log made durable as it reads now. R_DONE, or
  * R_INVALID (not ours, nothing was changed) or R_BACKEND with *r filled and *db NULL. May wait 1 s for a lock. */
 enum refusal_code sqfile_connect(const struct sqfile *, sqlite3 **db, struct refusal *r);
 /* keep_log: leaves the write-ahead log as it is, for the next connection to read; false: writes it back. */

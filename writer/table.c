@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * The table as the rest of the writer sees it: opening, the start (build, load, flip), looking, counters. table.h has the
- * contract; the subjects beneath it are in root.c, generation.c, records.c, change.c, grow.c, ledger.c, registry.c.
+ * The table as the rest of the writer sees it: opening, the start (build, load, flip), looking, counters. table.h has
+ * the contract; the subjects beneath it are in root.c, generation.c, records.c, change.c, grow.c, ledger.c, registry.c.
  * Control thread only. */
 #include "table_internal.h"
 
@@ -51,15 +51,15 @@ enum refusal_code table_open(struct instance *in, const struct table_options *o,
 		goto fail;
 	}
 	rc = root_open(t, o, &fresh, r);
-	if (rc != R_OK)
+	if (rc != R_DONE)
 		goto fail;
 	t->membarrier = grace_register() == 0 && grace_barrier() == 0;
 	t->term = SHM_TERM(atomic_load_explicit(&t->root->termgen, memory_order_relaxed)) + 1;
 	rc = ledger_open(t, fresh, r);
-	if (rc != R_OK)
+	if (rc != R_DONE)
 		goto fail;
 	rc = registry_open(in, t->root, t->ledger, t->membarrier, &t->registry, r);
-	if (rc != R_OK)
+	if (rc != R_DONE)
 		goto fail;
 	registry_set_held(t->registry, held_by, t);
 	map_previous(t);
@@ -67,7 +67,7 @@ enum refusal_code table_open(struct instance *in, const struct table_options *o,
 	reserve_reclaim(t);
 	atomic_store_explicit(&t->root->barrier_ms, o->barrier_ms, memory_order_relaxed);
 	*out = t;
-	return R_OK;
+	return R_DONE;
 fail:
 	table_close(&t);
 	return rc;
@@ -97,11 +97,26 @@ void table_close(struct table **tp)
 	*tp = NULL;
 }
 
-const char *table_uuid(const struct table *t) { return t->uuid; }
-const char *table_boot_id(const struct table *t) { return t->boot_id; }
-uint32_t table_term(const struct table *t) { return t->term; }
-struct registry *table_registry(struct table *t) { return t->registry; }
-const struct seg_map *table_previous(const struct table *t) { return t->previous.table ? &t->previous : NULL; }
+const char *table_uuid(const struct table *t)
+{
+	return t->uuid;
+}
+const char *table_boot_id(const struct table *t)
+{
+	return t->boot_id;
+}
+uint32_t table_term(const struct table *t)
+{
+	return t->term;
+}
+struct registry *table_registry(struct table *t)
+{
+	return t->registry;
+}
+const struct seg_map *table_previous(const struct table *t)
+{
+	return t->previous.table ? &t->previous : NULL;
+}
 
 /* ---- start ---- */
 
@@ -125,17 +140,18 @@ enum refusal_code table_build(struct table *t, uint64_t n, struct refusal *r)
 			slots = t->previous.n_cluster_slots;
 	}
 	rc = generation_create(t, next_number(t), capacity, slots, &t->next, r);
-	if (rc != R_OK)
+	if (rc != R_DONE)
 		return rc;
 	if (generation_allocate(t->next, t->next->map.records_off) != 0) {
-		refuse(r, R_FULL, "no room for a table of %llu partitions (%llu bytes) in %s: %s; give its file system more room",
+		refuse(r, R_FULL,
+		       "no room for a table of %llu partitions (%llu bytes) in %s: %s; give its file system more room",
 		       (unsigned long long)n, (unsigned long long)t->next->map.records_off, t->instance->path,
 		       strerror(errno));
 		generation_discard(t, &t->next);
 		return R_FULL;
 	}
 	atomic_store_explicit(&gen_header(t->next)->next_cluster, 1, memory_order_relaxed);
-	return R_OK;
+	return R_DONE;
 }
 
 void table_load_counters(struct table *t, uint64_t epoch, uint64_t next_cluster, uint64_t document_version,
@@ -160,7 +176,7 @@ static enum refusal_code more_cluster_slots(struct table *t, unsigned number, st
 		slots *= 2;
 	rc = generation_create(t, old->map.generation, old->map.capacity,
 			       slots > SHM_CLUSTERS_MAX + 1 ? SHM_CLUSTERS_MAX + 1 : slots, &g, r);
-	if (rc != R_OK)
+	if (rc != R_DONE)
 		return rc;
 	if (generation_allocate(g, g->map.records_off) != 0) {
 		generation_discard(t, &g);
@@ -179,7 +195,7 @@ static enum refusal_code more_cluster_slots(struct table *t, unsigned number, st
 	table_load_counters(t, gen_header(old)->epoch, gen_header(old)->next_cluster, gen_header(old)->document_version,
 			    gen_header(old)->default_document);
 	generation_forget(&old);
-	return R_OK;
+	return R_DONE;
 }
 
 enum refusal_code table_load_cluster(struct table *t, unsigned number, const char *id, const char *endpoint,
@@ -188,11 +204,12 @@ enum refusal_code table_load_cluster(struct table *t, unsigned number, const cha
 	uint32_t off;
 
 	if (number == 0 || number > SHM_CLUSTERS_MAX)
-		return refuse(r, R_INVALID, "cluster %s has number %u, which is not 1..%u", id, number, SHM_CLUSTERS_MAX);
+		return refuse(r, R_INVALID, "cluster %s has number %u, which is not 1..%u", id, number,
+			      SHM_CLUSTERS_MAX);
 	if (number >= t->next->map.n_cluster_slots) {
 		enum refusal_code rc = more_cluster_slots(t, number, r);
 
-		if (rc != R_OK)
+		if (rc != R_DONE)
 			return rc;
 	}
 	off = cluster_record_make(t->next, number, id, endpoint);
@@ -202,7 +219,7 @@ enum refusal_code table_load_cluster(struct table *t, unsigned number, const cha
 	if (number >= table_next_cluster(t))
 		atomic_store_explicit(&gen_header(t->next)->next_cluster, number + 1, memory_order_relaxed);
 	json_object_set_new(t->cluster_numbers, id, json_integer((json_int_t)number));
-	return R_OK;
+	return R_DONE;
 }
 
 enum refusal_code table_load(struct table *t, const char *key, size_t len, const struct state *s, uint64_t document,
@@ -216,9 +233,9 @@ enum refusal_code table_load(struct table *t, const char *key, size_t len, const
 			return refuse(r, R_FULL, "no room for partition %.*s in %s", (int)len, key, t->instance->path);
 	}
 	if (!cell_fill(t, t->next, slot, s, document))
-		return refuse(r, R_FULL, "no room for the placement of %.*s in %s", key ? (int)len : 7, key ? key : "default",
-			      t->instance->path);
-	return R_OK;
+		return refuse(r, R_FULL, "no room for the placement of %.*s in %s", key ? (int)len : 7,
+			      key ? key : "default", t->instance->path);
+	return R_DONE;
 }
 
 enum refusal_code table_flip(struct table *t, struct refusal *r)
@@ -227,14 +244,16 @@ enum refusal_code table_flip(struct table *t, struct refusal *r)
 	bool first = t->previous.table == NULL && !t->old;
 
 	if (generation_seal(t->next, 0) != 0 || (first && reserve_make(t, t->next->limit) != 0)) {
-		refuse(r, R_FULL, "no room for the table (%llu bytes) and a reserve of its size, which a restart needs, in %s: "
-		       "%s; give its file system more room", (unsigned long long)t->next->map.size, t->instance->path,
-		       strerror(errno));
+		refuse(r, R_FULL,
+		       "no room for the table (%llu bytes) and a reserve of its size, which a restart needs, in %s: "
+		       "%s; give its file system more room",
+		       (unsigned long long)t->next->map.size, t->instance->path, strerror(errno));
 		unlinkat(t->instance->table_dir_fd, "reserve", 0);
 		generation_discard(t, &t->next);
 		return R_FULL;
 	}
-	atomic_store_explicit(&t->root->membarrier_mode, t->membarrier ? SHM_MEMBARRIER_GLOBAL_EXPEDITED : SHM_MEMBARRIER_NONE,
+	atomic_store_explicit(&t->root->membarrier_mode,
+			      t->membarrier ? SHM_MEMBARRIER_GLOBAL_EXPEDITED : SHM_MEMBARRIER_NONE,
 			      memory_order_relaxed);
 	atomic_store_explicit(&t->root->writer_pid, (uint64_t)getpid(), memory_order_relaxed);
 	atomic_store_explicit(&t->root->writer_start, seg_process_start(getpid()), memory_order_relaxed);
@@ -293,29 +312,41 @@ uint32_t table_cluster_uses(const struct table *t, unsigned number)
 	return number <= SHM_CLUSTERS_MAX ? t->uses[number] : 0;
 }
 
-static const struct shm_table *present(const struct table *t) { return gen_header(t->now ? t->now : t->next); }
+static const struct shm_table *present(const struct table *t)
+{
+	return gen_header(t->now ? t->now : t->next);
+}
 
 uint64_t table_next_cluster(const struct table *t)
 {
 	return atomic_load_explicit(&present(t)->next_cluster, memory_order_relaxed);
 }
-uint64_t table_epoch(const struct table *t) { return atomic_load_explicit(&present(t)->epoch, memory_order_relaxed); }
+uint64_t table_epoch(const struct table *t)
+{
+	return atomic_load_explicit(&present(t)->epoch, memory_order_relaxed);
+}
 uint64_t table_document_version(const struct table *t)
 {
 	return atomic_load_explicit(&present(t)->document_version, memory_order_relaxed);
 }
 
-static unsigned name_to_number(void *arg, const char *id, size_t len) { return table_cluster_number(arg, id, len); }
+static unsigned name_to_number(void *arg, const char *id, size_t len)
+{
+	return table_cluster_number(arg, id, len);
+}
 static const char *number_to_name(void *arg, unsigned number)
 {
 	const struct shm_cluster *c = table_cluster(arg, number);
 
 	return c ? cluster_id(c) : NULL;
 }
-struct cluster_names table_names(struct table *t) { return (struct cluster_names){name_to_number, number_to_name, t}; }
+struct cluster_names table_names(struct table *t)
+{
+	return (struct cluster_names){name_to_number, number_to_name, t};
+}
 
-int table_walk(const struct table *t, int (*each)(void *arg, const char *key, size_t len, const struct state *, uint64_t document),
-	       void *arg)
+int table_walk(const struct table *t,
+	       int (*each)(void *arg, const char *key, size_t len, const struct state *, uint64_t document), void *arg)
 {
 	const struct generation *g = t->now;
 

@@ -6,8 +6,8 @@
  *   table_reserve (memory, slot; may say `full`) -> the store's commit -> table_publish   (or table_cancel)
  * Readers see a change at the one store of its word in table_publish.
  *
- * A start:  table_open -> table_build -> table_load* -> table_flip. Until the flip, readers live on the last generation,
- * which nobody ever writes again. */
+ * A start:  table_open -> table_build -> table_load* -> table_flip. Until the flip, readers live on the last
+ * generation, which nobody ever writes again. */
 #ifndef BERTH_WRITER_TABLE_H
 #define BERTH_WRITER_TABLE_H
 
@@ -49,7 +49,8 @@ enum refusal_code table_load(struct table *, const char *key, size_t len, const 
 enum refusal_code table_flip(struct table *, struct refusal *);
 
 /* ---- looking (pointers live until the next change) ---- */
-/* True when there is an entry; then *state is it. *document (may be NULL): what was remembered, also without an entry. */
+/* True when there is an entry; then *state is it. *document (may be NULL): what was remembered, also without an entry.
+ */
 bool table_get(const struct table *, const char *key, size_t len, struct state *, uint64_t *document);
 bool table_default(const struct table *, struct state *, uint64_t *document);
 unsigned table_cluster_number(const struct table *, const char *id, size_t len); /* 0: unknown */
@@ -59,18 +60,19 @@ uint64_t table_next_cluster(const struct table *);
 uint64_t table_epoch(const struct table *);
 uint64_t table_document_version(const struct table *);
 struct cluster_names table_names(struct table *); /* for placement.h */
-/* Every entry and every remembered document, in no order. A non-zero return of the callback ends it. No change meanwhile. */
-int table_walk(const struct table *, int (*)(void *arg, const char *key, size_t len, const struct state *,
-					     uint64_t document), void *arg);
+/* Every entry and every remembered document, in no order. A non-zero return of the callback ends it. No change
+ * meanwhile. */
+int table_walk(const struct table *,
+	       int (*)(void *arg, const char *key, size_t len, const struct state *, uint64_t document), void *arg);
 
 struct table_stats {
 	uint64_t n_live, n_tombstones, capacity, longest_probe;
-	uint64_t bytes;          /* of the present generation's file */
-	uint64_t reserve_bytes;  /* kept for the next one */
+	uint64_t bytes;         /* of the present generation's file */
+	uint64_t reserve_bytes; /* kept for the next one */
 	uint64_t record_bytes_used;
-	uint64_t retired;        /* pieces of memory that wait for a grace period */
+	uint64_t retired; /* pieces of memory that wait for a grace period */
 	uint64_t grace_periods;
-	uint64_t held_bytes;     /* of older generations that a reader still holds */
+	uint64_t held_bytes; /* of older generations that a reader still holds */
 	uint32_t generation;
 	bool growing;
 };
@@ -83,11 +85,13 @@ uint64_t table_take_epoch(struct table *);
 struct table_change {
 	const char *key; /* NULL: the default */
 	size_t len;
-	struct state after;   /* after.at NULL: the entry goes. Copied by table_reserve but for key */
-	uint64_t document;    /* what is remembered of it afterwards */
-	struct { uint32_t slot[2], det[2][2]; } priv; /* [generation in use, generation being built] */
+	struct state after; /* after.at NULL: the entry goes. Copied by table_reserve but for key */
+	uint64_t document;  /* what is remembered of it afterwards */
+	struct {
+		uint32_t slot[2], det[2][2];
+	} priv; /* [generation in use, generation being built] */
 };
-struct table_room { /* what a batch will need at most */
+struct table_room {                    /* what a batch will need at most */
 	uint64_t partitions, clusters; /* new ones */
 	uint64_t record_bytes;         /* sum of table_record_bytes over its placements, long keys, clusters */
 };
@@ -95,14 +99,17 @@ struct table_room { /* what a batch will need at most */
  * (readers go on meanwhile). */
 enum refusal_code table_expect(struct table *, const struct table_room *, struct refusal *);
 /* What a record of so many bytes may take up. */
-static inline uint64_t table_record_bytes(uint64_t size) { return size + size / 4 + 32; }
+static inline uint64_t table_record_bytes(uint64_t size)
+{
+	return size + size / 4 + 32;
+}
 enum refusal_code table_reserve(struct table *, struct table_change *, struct refusal *);
 void table_publish(struct table *, struct table_change *); /* after.epoch is set by now */
 void table_cancel(struct table *, struct table_change *);
 
 struct table_cluster_change {
-	unsigned number;  /* 0: a new one is taken, and stored here by the reserve */
-	const char *id;   /* NULL: remove; else NUL-terminated */
+	unsigned number; /* 0: a new one is taken, and stored here by the reserve */
+	const char *id;  /* NULL: remove; else NUL-terminated */
 	const char *endpoint;
 	uint32_t priv[2];
 };

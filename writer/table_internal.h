@@ -10,19 +10,19 @@
 #include "table.h"
 
 #define SLOT_NONE UINT32_MAX
-#define GROW_AT(capacity) ((capacity) - (capacity) / 4)  /* live + tombstones above this: a new generation */
+#define GROW_AT(capacity) ((capacity) - (capacity) / 4)   /* live + tombstones above this: a new generation */
 #define GROW_MUST(capacity) ((capacity) - (capacity) / 8) /* no entry more before it is there */
 
 /* ---- records.c: memory for records inside a generation's file, through a jemalloc arena ---- */
 
 struct records {
-	unsigned arena;      /* jemalloc's number */
+	unsigned arena; /* jemalloc's number */
 	bool made;
 	struct hooks *hooks; /* what jemalloc calls back */
 	uint32_t *interned;  /* open addressing: record offsets of the placements that are in use; 0: free */
 	uint32_t interned_mask, n_interned;
-	uint64_t used;       /* bytes handed out */
-	uint64_t high;       /* where the last byte that was ever handed out ends, in the file */
+	uint64_t used; /* bytes handed out */
+	uint64_t high; /* where the last byte that was ever handed out ends, in the file */
 };
 
 struct generation;
@@ -89,12 +89,12 @@ struct table {
 	struct old_file *old;
 	/* growth */
 	enum growth growth;
-	uint32_t copied;         /* slots of now that are in next */
-	uint64_t reserving;      /* bytes of the coming reserve that are allocated */
+	uint32_t copied;    /* slots of now that are in next */
+	uint64_t reserving; /* bytes of the coming reserve that are allocated */
 	int reserving_fd;
-	uint64_t headroom;       /* bytes of records that next must have room for beyond the usual */
-	uint64_t grow_again_ms;  /* after a growth that found no room */
-	uint64_t n_reserved;     /* changes between reserve and publish */
+	uint64_t headroom;      /* bytes of records that next must have room for beyond the usual */
+	uint64_t grow_again_ms; /* after a growth that found no room */
+	uint64_t n_reserved;    /* changes between reserve and publish */
 	/* grace */
 	uint64_t n_retired, grace_periods, blocked_ms, next_look_ms;
 	uint64_t held_bytes;
@@ -108,7 +108,8 @@ enum refusal_code generation_create(struct table *, uint32_t number, uint32_t ca
 				    struct generation **, struct refusal *);
 /* Backs bytes up to `end` with memory. 0, or -1 with errno. */
 int generation_allocate(struct generation *, uint64_t end);
-/* Cuts the file to what is used, headroom bytes and some more room for records; maps no more than that. 0 or -1 with errno. */
+/* Cuts the file to what is used, headroom bytes and some more room for records; maps no more than that. 0 or -1 with
+ * errno. */
 int generation_seal(struct generation *, uint64_t headroom);
 /* Throws away one that no reader has seen; its file too, or (generation_forget) only our hold of it. */
 void generation_discard(struct table *, struct generation **);
@@ -136,8 +137,8 @@ uint32_t cluster_record_make(struct generation *, unsigned number, const char *i
 
 /* ---- grow.c ---- */
 void retire(struct table *, struct generation *, uint32_t off, uint64_t epoch);
-/* At a start without a reserve: makes one of a file that the dead writer had not come to, as soon as no reader is in it.
- * Waits for sections of readers, half a second at most. */
+/* At a start without a reserve: makes one of a file that the dead writer had not come to, as soon as no reader is in
+ * it. Waits for sections of readers, half a second at most. */
 void reserve_reclaim(struct table *);
 /* Grows to the end, at once. */
 enum refusal_code grow_now(struct table *, const struct table_room *, struct refusal *);
@@ -156,7 +157,8 @@ void registry_close(struct registry **);
 void registry_look(struct registry *);
 /* Of that look: the lowest grace number among the sections that hold memory of `generation`; UINT64_MAX: none does. */
 uint64_t registry_lowest(const struct registry *, uint32_t generation);
-/* Removes the registrations whose process is proved dead: suspects and hinted ones, or all of them. True when one went. */
+/* Removes the registrations whose process is proved dead: suspects and hinted ones, or all of them. True when one went.
+ */
 bool registry_bury(struct registry *, bool all);
 /* ms until a registration wants to be looked at again; UINT64_MAX: none does. */
 uint64_t registry_next_ms(const struct registry *, uint64_t now_ms);
@@ -176,7 +178,10 @@ static inline struct shm_ledger_cutover *ledger_cutovers(struct shm_ledger *l)
 	 SHM_LEDGER_CUTOVERS * sizeof(struct shm_ledger_cutover))
 
 /* The writer's own, writable view of a generation. */
-static inline struct shm_table *gen_header(const struct generation *g) { return (struct shm_table *)g->base; }
+static inline struct shm_table *gen_header(const struct generation *g)
+{
+	return (struct shm_table *)g->base;
+}
 static inline struct shm_entry *gen_entry(const struct generation *g, uint32_t slot)
 {
 	return (struct shm_entry *)(uintptr_t)&g->map.entries[slot];

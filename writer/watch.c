@@ -98,5 +98,5 @@ enum refusal_code method_watch(struct call *call, struct refusal *r)
 		TAILQ_INSERT_TAIL(&call->server->watchers, c, watch_link);
 	}
 	buffer_text(call->out, "{\"watching\":true}");
-	return R_OK;
+	return R_DONE;
 }
