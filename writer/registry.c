@@ -450,7 +450,7 @@ void registry_look(struct registry *r)
 			if (line == 0)
 				continue;
 			if (r->n_blockers == r->size_blockers) {
-				size_t size = r->size_blockers * 2;
+				size_t size = r->size_blockers ? r->size_blockers * 2 : 64;
 				struct blocker *bigger = realloc(r->blockers, size * sizeof *bigger);
 
 				if (!bigger) { /* what cannot be noted holds everything back */
