@@ -162,7 +162,8 @@ model: deps
 
 TIDY := -*,clang-analyzer-*,bugprone-*,-bugprone-easily-swappable-parameters,-bugprone-reserved-identifier,$\
 	-bugprone-narrowing-conversions,-bugprone-implicit-widening-of-multiplication-result,$\
-	-bugprone-assignment-in-if-condition,-bugprone-macro-parentheses,-bugprone-branch-clone,-bugprone-suspicious-include,-bugprone-sizeof-expression,$\
+	-bugprone-assignment-in-if-condition,-bugprone-macro-parentheses,-bugprone-branch-clone,-bugprone-suspicious-include,$\
+	-bugprone-sizeof-expression,-bugprone-suspicious-missing-comma,$\
 	-clang-analyzer-security.insecureAPI.DeprecatedOrUnsafeBufferHandling
 ## lint: clang-tidy and cppcheck over everything (before a merge)
 lint:
