@@ -96,7 +96,7 @@ static void find_berthd(struct bench *b)
 		if (slash)
 			*slash = 0;
 	}
-	strcat(b->berthd, "/berthd");
+	memcpy(b->berthd + strlen(b->berthd), "/berthd", sizeof("/berthd"));
 	if (access(b->berthd, X_OK) != 0)
 		fail("%s: %s: build it with `make`", b->berthd, strerror(errno));
 }
