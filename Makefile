@@ -14,11 +14,10 @@ VERSION  := 0.1.0
 SOVERSION:= 0
 
 # Debian packages: what builds and runs berth, then what its tests and tools need.
-DEPS_BUILD := build-essential pkg-config clang liburcu-dev libbpf-dev bpftool linux-libc-dev libjemalloc-dev \
-	libxxhash-dev libuv1-dev libjansson-dev libyajl-dev libsqlite3-dev libmicrohttpd-dev libsodium-dev \
+DEPS_BUILD := build-essential pkg-config clang liburcu-dev libjemalloc-dev \
+	libxxhash-dev libuv1-dev libjansson-dev libyajl-dev libsqlite3-dev libmicrohttpd-dev \
 	libsystemd-dev
-DEPS_TEST  := libcmocka-dev valgrind strace clang-tidy cppcheck clang-format libclang-rt-14-dev sqlite3 curl \
-	procps python3 util-linux spin
+DEPS_TEST  := libcmocka-dev strace spin clang-tidy cppcheck clang-format libclang-rt-14-dev
 
 WARN     := -Wall -Wextra -Wshadow -Wconversion -Werror
 OPT      ?= -O2 -g

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
  * berth_admit: may a write resolved at this epoch go out now? The reader's own thread.
  *
- * G1 The process's sticky `unbracketed` flag is visible before the word that admits is loaded: a writer that has stored
- * a cutover and issued its membarrier either sees the flag, or its word was seen here (semantics.md 4). G2 The fence
- * deadline and `superseded` are loaded after the word: what was lost before the word was loaded is noticed. Guarantees
- * of the decision: decide.h. */
+ * G1 The process's sticky `unbracketed` flag is visible before the word that admits is loaded: a writer that has
+ *    stored a cutover and issued its membarrier either sees the flag, or its word was seen here.
+ * G2 The fence deadline and `superseded` are loaded after the word: what was lost before the word was loaded is
+ *    noticed. Guarantees of the decision: decide.h. */
 #include <errno.h>
 #include <time.h>
 

@@ -4,14 +4,17 @@
  *
  *   handle (fork? another attachment?) -> section_open -> decide -> section_close
  *
- * G1 A decision counts only if root's termgen, loaded after everything it was made from, is still that of the mapping:
- * so nothing that was read in a table that others have left counts. (model: tests/model/generation.pml) G2 A section
- * that goes on in a newer generation has said so on its line before it loads the termgen that chooses the mapping
- * (bl_reader_renew). (model: tests/model/section.pml) G3 A miss is answered by the default only if the default's word,
- * loaded before the probe, is unchanged after it: else the answer could be a default that was never in force while the
- * partition had no entry. G4 Without a registration nothing keeps a removed entry from being reused under us; the word,
- * loaded again after the key was compared, tells: a reuse changes it, and no epoch comes twice. (model: entry.pml,
- * ROUTE_RELOAD) G5 At most ATTEMPTS rounds, whatever the memory does. */
+ * G1 A decision counts only if root's termgen, loaded after everything it was made from, is still that of the
+ *    mapping: so nothing that was read in a table that others have left counts. (model:
+ *    tests/model/generation.pml)
+ * G2 A section that goes on in a newer generation has said so on its line before it loads the termgen that
+ *    chooses the mapping (bl_reader_renew). (model: tests/model/section.pml)
+ * G3 A miss is answered by the default only if the default's word, loaded before the probe, is unchanged after
+ *    it: else the answer could be a default that was never in force while the partition had no entry.
+ * G4 Without a registration nothing keeps a removed entry from being reused under us; the word, loaded again
+ *    after the key was compared, tells: a reuse changes it, and no epoch comes twice. (model: entry.pml,
+ *    ROUTE_RELOAD)
+ * G5 At most ATTEMPTS rounds, whatever the memory does. */
 #ifndef BERTH_READER_LIB_DECIDE_H
 #define BERTH_READER_LIB_DECIDE_H
 

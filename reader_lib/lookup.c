@@ -8,8 +8,8 @@
  *
  * G1 Details belong to the word: det is loaded (acquire) after it, the word loaded again after the records: a change of
  *    either in between is a change of the word, whose epoch never comes twice. (model: tests/model/entry.pml)
- * G2 What is handed out was checked against the bounds of the mapping, and says the cluster and kind that the word
- * says. G3 termgen is loaded again after everything (decide.h, G1). At most ATTEMPTS rounds. */
+ * G2 What is handed out was checked against the bounds of the mapping, and says the cluster and kind that the word says.
+ * G3 termgen is loaded again after everything (decide.h, G1). At most ATTEMPTS rounds. */
 #include <string.h>
 
 #include "decide.h"

@@ -7,9 +7,10 @@
  * ever waits for another thread, be it preempted where it likes.
  *
  * G1 A mapping is unmapped by whoever drops its last count, so not while a reader has it (acq_rel of the count).
- * G2 `ready` has a count of its own, and is only read and changed under the lock: taking a count of it never revives
- * one that has reached zero. G3 Counts are taken before a pointer is stored and dropped after it is gone, so that a
- * fork at any instruction leaves the child at most with a count too many: its berth_detach frees nothing twice. */
+ * G2 `ready` has a count of its own, and is only read and changed under the lock: taking a count of it never
+ *    revives one that has reached zero.
+ * G3 Counts are taken before a pointer is stored and dropped after it is gone, so that a fork at any instruction
+ *    leaves the child at most with a count too many: its berth_detach frees nothing twice. */
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>

@@ -3,9 +3,10 @@
  * generation than the reader has mapped, or berth_maintain has published another attachment. The reader's own thread.
  *
  * G1 The line says what the section may see before the section looks: stored (section_enter, section_move), then
- * termgen loaded, then that generation mapped. (model: tests/model/section.pml) G2 In a section that the caller opened,
- * older mappings stay until its outermost end: strings point into them. In a section of a call's own nothing has been
- * handed out, so it is ended and begun anew. G3 An attachment is only replaced outside a section. */
+ *    termgen loaded, then that generation mapped. (model: tests/model/section.pml)
+ * G2 In a section that the caller opened, older mappings stay until its outermost end: strings point into them.
+ *    In a section of a call's own nothing has been handed out, so it is ended and begun anew.
+ * G3 An attachment is only replaced outside a section. */
 #include <stdlib.h>
 #include <sys/syscall.h>
 #include <unistd.h>

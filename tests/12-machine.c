@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The table of semantics.md 2: each transition, each refusal by its name, and the order in which they are checked. */
+ * The table of transitions: each transition, each refusal by its name, and the order in which they are checked. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>

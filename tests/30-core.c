@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT
- * Changes one at a time, through state machine, store and table: every refusal of semantics.md 2, epochs, the barrier,
+ * Changes one at a time, through state machine, store and table: every refusal of the table of transitions, epochs, the barrier,
  * clusters, and commits that fail or whose fate nobody knows. */
 #include "core_place.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- the table of semantics.md 2 -------------------------------------------------------------------------------- */
+/* ---- the table of transitions -------------------------------------------------------------------------------- */
 
 static void set_is_refused_in_the_order_of_the_contract(void **state)
 {

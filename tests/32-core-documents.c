@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Placement documents through the core (semantics.md 8): all of one or nothing, and never against a command. */
+ * Placement documents through the core: all of one or nothing, and never against a command. */
 #include "core_place.h"
 
 #include <stdio.h>

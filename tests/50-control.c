@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The methods of the sockets, through the real daemon: what each answers, and how each refusal of semantics.md 2 looks
+ * The methods of the sockets, through the real daemon: what each answers, and how each refusal of the table of transitions looks
  * on the wire. What hostile clients do is in 51-control-abuse.c, starts and ends in 52-instance.c, documents in
  * 53-control-load.c. */
 #include "daemon.h"
@@ -126,7 +126,7 @@ static void a_change_tells_its_epoch_and_unchanged_takes_none(void **state)
 	wire_close(&w);
 }
 
-/* Every refusal of semantics.md 2 that a client can bring about; the order of the checks is 12-machine.c's. */
+/* Every refusal of the table of transitions that a client can bring about; the order of the checks is 12-machine.c's. */
 static void each_refusal_has_its_code_on_the_wire(void **state)
 {
 	struct wire w;

@@ -2,14 +2,16 @@
  * Changing what readers see: reserve, publish, cancel, for partitions, the default and clusters. The stores that matter
  * to readers are all in this file and in generation_flip.
  *
- * P1 A word is stored after everything that it makes visible (release), and nothing else of a live entry changes but
- * the det slot that the present word does not refer to. So a reader that finds the word unchanged after it read a det
- * has the det of that word (the epoch in it makes that free of ABA). P2 The epoch counter in the header is stored
- * before a word that carries the epoch. P3 An entry's key and hash are written while its word is empty, or a tombstone
- * that has aged a grace period (aged_epoch), or its own key's: no reader compares them meanwhile. P4 table_publish
- * cannot fail: slot and records were made by table_reserve. P5 While a generation is being built beside the one in use,
- * each change goes to both; the one in use first, it decides. A key that the copy has not reached yet is put into the
- * new one whole, and the copy passes over it. Model: tests/model/entry.pml, tests/model/generation.pml. */
+ * P1 A word is stored after everything that it makes visible (release), and nothing else of a live entry changes
+ *    but the det slot that the present word does not refer to. So a reader that finds the word unchanged after it
+ *    read a det has the det of that word (the epoch in it makes that free of ABA).
+ * P2 The epoch counter in the header is stored before a word that carries the epoch.
+ * P3 An entry's key and hash are written while its word is empty, or a tombstone that has aged a grace period
+ *    (aged_epoch), or its own key's: no reader compares them meanwhile.
+ * P4 table_publish cannot fail: slot and records were made by table_reserve.
+ * P5 While a generation is being built beside the one in use, each change goes to both; the one in use first, it
+ *    decides. A key that the copy has not reached yet is put into the new one whole, and the copy passes over it.
+ * Model: tests/model/entry.pml, tests/model/generation.pml. */
 #include "table_internal.h"
 
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * A document, first half: what it would change (semantics.md 8), worked out in slices against a table that does not
+ * A document, first half: what it would change, worked out in slices against a table that does not
  * change meanwhile, because changes are refused `busy`. Nothing is held until the whole plan is known to be legal; then
  * core_load_apply.c takes over. Called by core_load.c; control thread. */
 #include "core_load.h"

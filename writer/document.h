@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Placement documents (semantics.md 8): parsed whole and staged before anything is changed, and the rule that decides
+ * Placement documents: parsed whole and staged before anything is changed, and the rule that decides
  * what a document may do to one partition. Parsing is pure: no globals, no I/O, no other module's state, so it runs on
  * a worker thread; the staged document is then handed to the control thread, which applies it. One thread at a time. */
 #ifndef BERTH_WRITER_DOCUMENT_H

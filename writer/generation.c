@@ -2,17 +2,18 @@
  * The files of generations: the one being built, table.<generation>, the reserve, and old ones until their readers are
  * gone. Called by the table's files alone.
  *
- *   reserve --(rename)--> building --(seal, rename, one store into root)--> table.<g> --(grace period)--> reserve |
- * gone
+ *   reserve --(rename)--> building --(seal, rename, one store into root)--> table.<g> --(grace period)--> reserve, or gone
  *
- * F1 Memory of a file is allocated before it is touched: a full file system is an error here, never a SIGBUS in us or
- * in a reader. F2 A table has its name only when it is complete; what a dead writer left half-made is unlinked. F3
- * After the flip nobody stores into the older file. It is punched only after no reader is in it (grow.c). F4 While the
- * writer runs there is a reserve as large as the present file, or it is being made of an old file: a restart needs no
- * memory that somebody else could have taken. So memory that is to be used again is overwritten with zeros where it is,
- * and never given back in between. F5 A file that was a table once is never cut. Who reads without a registration is
- * not waited for (F3): stopped in the middle of a look-up, it goes on in that file, whatever is in it by now, and finds
- * out afterwards. So an instance takes as much memory as it once needed, until its directory is made anew. */
+ * F1 Memory of a file is allocated before it is touched: a full file system is an error here, never a SIGBUS in
+ *    us or in a reader.
+ * F2 A table has its name only when it is complete; what a dead writer left half-made is unlinked.
+ * F3 After the flip nobody stores into the older file. It is punched only after no reader is in it (grow.c).
+ * F4 While the writer runs there is a reserve as large as the present file, or it is being made of an old file: a
+ *    restart needs no memory that somebody else could have taken. So memory that is to be used again is
+ *    overwritten with zeros where it is, and never given back in between.
+ * F5 A file that was a table once is never cut. Who reads without a registration is not waited for (F3): stopped
+ *    in the middle of a look-up, it goes on in that file, whatever is in it by now, and finds out afterwards. So
+ *    an instance takes as much memory as it once needed, until its directory is made anew. */
 #include "table_internal.h"
 
 #include <dirent.h>

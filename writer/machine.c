@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The state machine of a partition and of the default: the table of semantics.md 2, one function a row, each with its
+ * The state machine of a partition and of the default: the table of transitions, one function a row, each with its
  * refusals in the order of that table. Called by the control thread before anything is reserved or stored; pure. */
 #include "machine.h"
 #include "text.h"

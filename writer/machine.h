@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The state machine of a partition (semantics.md 2), pure: what a call does to a state, or why it is refused.
+ * The state machine of a partition (README.md), pure: what a call does to a state, or why it is refused.
  * No clock, no memory, no I/O: the barrier's judgement comes in as an argument. */
 #ifndef BERTH_WRITER_MACHINE_H
 #define BERTH_WRITER_MACHINE_H
@@ -9,8 +9,9 @@
 /* X(enum, name on the wire and in the history) */
 #define OPERATIONS(X) \
 	X(OP_SET, "set") \
-	X(OP_REMOVE, "remove") X(OP_DEFAULT, "default") X(OP_BEGIN, "begin") X(OP_CUTOVER, "cutover") \
-		X(OP_COMPLETE, "complete") X(OP_ABORT, "abort")
+	X(OP_REMOVE, "remove") \
+	X(OP_DEFAULT, "default") \
+	X(OP_BEGIN, "begin") X(OP_CUTOVER, "cutover") X(OP_COMPLETE, "complete") X(OP_ABORT, "abort")
 enum operation {
 #define OPERATION_ENUM(e, name) e,
 	OPERATIONS(OPERATION_ENUM)
@@ -41,7 +42,7 @@ struct step {
  *
  * now: the state of the partition (of the default for OP_DEFAULT). dflt: the state of the default (for `would-move`).
  * On R_DONE *after is the state to publish, without its epoch, its pointers borrowed from now and step; and *changed is
- * false when that is what is there already (`unchanged`: no epoch is taken). Otherwise a code of semantics.md 2,
+ * false when that is what is there already (`unchanged`: no epoch is taken). Otherwise a code of the table of transitions,
  * checked in the order given there, with *r filled, and *after untouched. */
 enum refusal_code machine_step(const struct state *now, const struct state *dflt, const struct step *,
 			       struct state *after, bool *changed, struct refusal *r);

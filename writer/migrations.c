@@ -163,8 +163,7 @@ struct barrier barrier_judge(const struct barrier_rule *rule, const struct migra
 
 	if (!item->published)
 		return (struct barrier){.reason = "not-published", .remaining_ms = older_at(0, rule->barrier_ms)};
-	/* Condition 3 of semantics.md 4 without its exception: no process can tell yet that it brackets its writes, so
-	 * each may write unbracketed, and the barrier is held always. */
+	/* No process can tell yet that it brackets its writes, so each may write without: the barrier always holds. */
 	due = due_ms(rule, item->published_ms);
 	if (now_ms < due)
 		return (struct barrier){.reason = "reader-without-leases", .remaining_ms = due - now_ms};

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The migrations under way, by partition id, and what stands against `complete` (semantics.md 4). Held by the core
+ * The migrations under way, by partition id, and what stands against `complete`. Held by the core
  * beside the table: a word says that a partition is in cutover, this says since when, and whether every reader can
  * know. Control thread only; no clock of its own, no I/O, nothing that fails between a commit and its publication. */
 #ifndef BERTH_WRITER_MIGRATIONS_H

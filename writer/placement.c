@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The rules of a placement: ids, endpoints, index names, and which mode has which parts (semantics.md 1). What speaks
+ * The rules of a placement: ids, endpoints, index names, and which mode has which parts. What speaks
  * JSON is in placement_json.c. Called by the control thread and by parsers of documents; pure. */
 #include <assert.h>
 #include <stdio.h>

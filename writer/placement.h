@@ -26,7 +26,7 @@ struct cluster_names {
 	void *arg;
 };
 
-/* Rules of semantics.md 1. Each: R_DONE, or R_INVALID with path, the value (cut, escaped) and the rule it breaks. */
+/* Rules of names and ids. Each: R_DONE, or R_INVALID with path, the value (cut, escaped) and the rule it breaks. */
 enum refusal_code check_partition(const char *, size_t len, const char *path, struct refusal *);
 enum refusal_code check_cluster_id(const char *, size_t len, const char *path, struct refusal *);
 enum refusal_code check_endpoint(const char *, size_t len, const char *path, struct refusal *);

@@ -2,12 +2,13 @@
  * Reader processes as the writer sees them: files, ledger rows, section lines, proof of death. Contract: registry.h.
  * Control thread only.
  *
- * R1 A registration goes only when its process is proved dead (or has left by exec): its pidfd is readable, or the
- * kernel grants a read lease on the file, which it does only when nobody has it open or mapped for writing. A closed
- * socket is a hint to look, a timer never is. R2 What the owner writes into its file decides about its own sections
- * alone. Sizes and counts come from our side (file size when mapped, the ledger); a page that it cuts off reads as
- * zeros (sigbus.c). R3 A look at the lines is an acquire load of each, made after grace_advance: pairs with
- * section_enter and section_exit (shm/grace.h, G1). */
+ * R1 A registration goes only when its process is proved dead (or has left by exec): its pidfd is readable, or
+ *    the kernel grants a read lease on the file, which it does only when nobody has it open or mapped for
+ *    writing. A closed socket is a hint to look, a timer never is.
+ * R2 What the owner writes into its file decides about its own sections alone. Sizes and counts come from our
+ *    side (file size when mapped, the ledger); a page that it cuts off reads as zeros (sigbus.c).
+ * R3 A look at the lines is an acquire load of each, made after grace_advance: pairs with section_enter and
+ *    section_exit (shm/grace.h, G1). */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -20,50 +21,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "registry_internal.h"
 #include "sigbus.h"
-#include "table_internal.h"
 
-#define UID_MAX 1024u      /* registrations of one user */
-#define HINT_AGAIN_MS 500u /* between looks at one whose socket is closed but which is not dead */
-
-struct registration {
-	uint32_t slot, n_readers;
-	uint64_t attach, attached_ms;
-	const struct shm_registration *file;
-	size_t size;
-	int fd, pidfd;
-	pid_t pid;
-	uid_t uid;
-	enum shm_writes writes;
-	bool fences, connected, suspect, hinted;
-	uint64_t hint_ms; /* when to look at a hinted one */
-	char comm[16];
-};
-
-struct blocker {
-	uint64_t line;
-	uint32_t slot;
-};
-
-struct registry {
-	struct instance *instance;
-	const struct shm_root *root;
-	struct shm_ledger *ledger;
-	bool membarrier;
-	uint32_t n;
-	struct registration *slots[SHM_LEDGER_ROWS];
-	struct blocker *blockers; /* lines that were in a section at the last look */
-	size_t n_blockers, size_blockers;
-	struct registry_section *sections; /* for registry_walk */
-	size_t size_sections;
-	uint64_t (*held)(void *arg, uint64_t line);
-	void *held_arg;
-};
-
-static const struct shm_line *line_of(const struct registration *g, uint32_t i)
-{
-	return (const struct shm_line *)((const char *)g->file + SHM_PAGE) + i;
-}
+#define UID_MAX 1024u /* registrations of one user */
 
 static struct shm_ledger_row *row_of(const struct registry *r, uint32_t slot)
 {
@@ -96,7 +57,7 @@ static bool nobody_has_it(int fd)
 	return true;
 }
 
-static bool proved_dead(const struct registration *g)
+bool registration_dead(const struct registration *g)
 {
 	struct pollfd p = {.fd = g->pidfd, .events = POLLIN};
 
@@ -127,7 +88,7 @@ static void release(struct registry *r, struct registration *g)
 	free(g);
 }
 
-static void bury(struct registry *r, struct registration *g)
+void registration_bury(struct registry *r, struct registration *g)
 {
 	char name[16];
 
@@ -178,7 +139,7 @@ static enum refusal_code adopt(struct registry *r, uint32_t slot, struct refusal
 	r->slots[slot] = g;
 	r->n++;
 	if (g->fd < 0 || fstat(g->fd, &st) != 0 || !S_ISREG(st.st_mode) || nobody_has_it(g->fd)) {
-		bury(r, g);
+		registration_bury(r, g);
 		return R_DONE;
 	}
 	g->attach = atomic_load_explicit(&row->attach, memory_order_relaxed);
@@ -391,7 +352,7 @@ enum refusal_code registry_attach(struct registry *r, const struct registry_peer
 	if (rc != R_DONE) {
 		if (*fd >= 0)
 			close(*fd);
-		bury(r, g);
+		registration_bury(r, g);
 		return rc;
 	}
 	g->pidfd = peer->pidfd;
@@ -430,159 +391,4 @@ void registry_hint(struct registry *r, uint32_t slot, uint64_t attach)
 		g->hinted = true;
 		g->hint_ms = 0;
 	}
-}
-
-/* ---- looking ---- */
-
-void registry_look(struct registry *r)
-{
-	r->n_blockers = 0;
-	for (uint32_t s = 0, seen = 0; s < SHM_LEDGER_ROWS && seen < r->n; s++) {
-		struct registration *g = r->slots[s];
-
-		if (!g)
-			continue;
-		seen++;
-		for (uint32_t i = 0; i < g->n_readers; i++) {
-			/* R3 */
-			uint64_t line = atomic_load_explicit(&line_of(g, i)->section, memory_order_acquire);
-
-			if (line == 0)
-				continue;
-			if (r->n_blockers == r->size_blockers) {
-				size_t size = r->size_blockers ? r->size_blockers * 2 : 64;
-				struct blocker *bigger = realloc(r->blockers, size * sizeof *bigger);
-
-				if (!bigger) { /* what cannot be noted holds everything back */
-					r->blockers[r->n_blockers - 1].line =
-						section_make(0, section_generation(line), true, 1);
-					continue;
-				}
-				r->blockers = bigger;
-				r->size_blockers = size;
-			}
-			r->blockers[r->n_blockers++] = (struct blocker){line, s};
-			g->suspect = true;
-		}
-	}
-}
-
-uint64_t registry_lowest(const struct registry *r, uint32_t generation)
-{
-	uint64_t lowest = UINT64_MAX;
-
-	for (size_t i = 0; i < r->n_blockers; i++) {
-		uint64_t line = r->blockers[i].line;
-
-		/* tag = its own number: only the generation is asked about */
-		if (section_holds(line, generation, section_grace(line)) && section_grace(line) < lowest)
-			lowest = section_grace(line);
-	}
-	return lowest;
-}
-
-bool registry_bury(struct registry *r, bool all)
-{
-	uint64_t now = seg_clock_ms(CLOCK_MONOTONIC);
-	bool gone = false;
-
-	for (uint32_t s = 0, seen = 0, n = r->n; s < SHM_LEDGER_ROWS && seen < n; s++) {
-		struct registration *g = r->slots[s];
-
-		if (!g)
-			continue;
-		seen++;
-		if (!all && !g->suspect && !(g->hinted && now >= g->hint_ms))
-			continue;
-		g->suspect = false;
-		if (proved_dead(g)) {
-			bury(r, g);
-			gone = true;
-		} else if (g->hinted) {
-			g->hint_ms = now + HINT_AGAIN_MS;
-		}
-	}
-	return gone;
-}
-
-uint64_t registry_next_ms(const struct registry *r, uint64_t now_ms)
-{
-	uint64_t wait = UINT64_MAX;
-
-	for (uint32_t s = 0, seen = 0; s < SHM_LEDGER_ROWS && seen < r->n; s++) {
-		const struct registration *g = r->slots[s];
-
-		if (!g)
-			continue;
-		seen++;
-		if (g->hinted) {
-			uint64_t w = g->hint_ms > now_ms ? g->hint_ms - now_ms : 0;
-
-			wait = w < wait ? w : wait;
-		}
-	}
-	return wait;
-}
-
-void registry_set_held(struct registry *r, uint64_t (*held)(void *arg, uint64_t line), void *arg)
-{
-	r->held = held;
-	r->held_arg = arg;
-}
-
-int registry_walk(struct registry *r, int (*each)(void *arg, const struct registry_row *), void *arg)
-{
-	for (uint32_t s = 0; s < SHM_LEDGER_ROWS; s++) {
-		const struct registration *g = r->slots[s];
-		struct registry_row row;
-		int rc;
-
-		if (!g)
-			continue;
-		row = (struct registry_row){
-			.slot = s,
-			.attach = g->attach,
-			.pid = g->pid,
-			.uid = g->uid,
-			.attached_ms = g->attached_ms,
-			.n_readers = g->n_readers,
-			.fences = g->fences,
-			.unbracketed = atomic_load_explicit(&g->file->unbracketed, memory_order_relaxed) != 0,
-			.connected = g->connected,
-			.writes = g->writes};
-		memcpy(row.comm, g->comm, sizeof row.comm);
-		if (r->size_sections < g->n_readers) {
-			struct registry_section *bigger = realloc(r->sections, g->n_readers * sizeof *bigger);
-
-			if (!bigger)
-				continue;
-			r->sections = bigger;
-			r->size_sections = g->n_readers;
-		}
-		for (uint32_t i = 0; i < g->n_readers; i++) {
-			const struct shm_line *l = line_of(g, i);
-			uint64_t line = atomic_load_explicit(&l->section, memory_order_relaxed);
-
-			row.damaged += atomic_load_explicit(&l->damaged, memory_order_relaxed);
-			if (!line && !atomic_load_explicit(&l->in_use, memory_order_relaxed))
-				continue;
-			if (line && r->held) {
-				uint64_t held = r->held(r->held_arg, line);
-
-				row.held_bytes = held > row.held_bytes ? held : row.held_bytes;
-			}
-			r->sections[row.n_open++] = (struct registry_section){
-				.reader = i, .tid = atomic_load_explicit(&l->tid, memory_order_relaxed), .line = line};
-		}
-		row.sections = r->sections;
-		rc = each(arg, &row);
-		if (rc)
-			return rc;
-	}
-	return 0;
-}
-
-uint32_t registry_count(const struct registry *r)
-{
-	return r->n;
 }
