@@ -100,7 +100,7 @@ $(BUILD)/bench/bench: $(BENCH) $(BUILD)/libberth.a
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^
 # `bench` is a folder too.
 .PHONY: bench
-## bench: the figures of the README, 5 minutes (BENCH_ARGS="--quick --json --only NAME" for less)
+## bench: the figures of the README, two minutes (BENCH_ARGS="--quick --json --only NAME" for less)
 bench: $(BUILD)/berthd $(BUILD)/bench/bench
 	$(Q)$(BUILD)/bench/bench $(BENCH_ARGS)
 

@@ -90,7 +90,7 @@ static bool key_write(struct generation *g, struct shm_entry *e, const char *key
 	return true;
 }
 
-uint32_t slot_take(struct table *t, struct generation *g, const char *key, size_t len, uint64_t hash)
+uint32_t slot_take(struct generation *g, const char *key, size_t len, uint64_t hash)
 {
 	struct shm_table *h = gen_header(g);
 	uint32_t home = index_home(hash, g->map.capacity), best = SLOT_NONE, i;
@@ -98,7 +98,6 @@ uint32_t slot_take(struct table *t, struct generation *g, const char *key, size_
 	struct shm_entry *e;
 	uint64_t word;
 
-	(void)t;
 	for (i = home; i <= home + SHM_PROBE_MAX - 1; i++) {
 		e = gen_entry(g, i);
 		word = atomic_load_explicit(&e->word, memory_order_relaxed);
@@ -237,7 +236,7 @@ static bool reserve_in(struct table *t, struct generation *g, unsigned which, st
 		if (which == 1 && !s->at && c->document == 0 &&
 		    index_find(&g->map, c->key, c->len, hash, true, &e, &word) != 1)
 			return true;
-		c->priv.slot[which] = slot_take(t, g, c->key, c->len, hash);
+		c->priv.slot[which] = slot_take(g, c->key, c->len, hash);
 		if (c->priv.slot[which] == SLOT_NONE)
 			return false;
 	}

@@ -39,7 +39,7 @@ static uint64_t round_up(uint64_t n, uint64_t to)
 
 uint32_t capacity_for(uint64_t n)
 {
-	/* 0.65 full: 64 + 8 bytes an entry make 111 bytes a partition, and a hit looks at 1.9 entries on average. */
+	/* 0.65 full: 64 + 8 + 1 bytes an entry make 112 bytes a partition. */
 	uint64_t capacity = n * 20 / 13 + 64;
 
 	return capacity > UINT32_MAX - 2 * SHM_PROBE_MAX ? UINT32_MAX - 2 * SHM_PROBE_MAX : (uint32_t)capacity;

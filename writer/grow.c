@@ -244,7 +244,7 @@ static bool copy_slot(struct table *t, uint32_t slot)
 	key = index_key(&t->now->map, e, &len);
 	if (!key || index_find(&t->next->map, key, len, e->hash, true, &there, &found) == 1)
 		return true; /* a change has put it there already (P5 of change.c) */
-	to = slot_take(t, t->next, (const char *)key, len, e->hash);
+	to = slot_take(t->next, (const char *)key, len, e->hash);
 	if (to == SLOT_NONE)
 		return false;
 	cell_state(t->now, word, e->det, &s);
@@ -367,11 +367,11 @@ uint64_t table_step(struct table *t, uint64_t budget_us)
 	if ((t->n_retired || t->old) && now_ms >= t->next_look_ms) {
 		bool held = grace_period(t);
 
-		if (held && registry_bury(t->registry, false))
+		if (held && registry_bury(t->registry))
 			held = grace_period(t);
 		t->next_look_ms = now_ms + (held ? BLOCKED_MS : LOOK_MS);
 	} else {
-		registry_bury(t->registry, false);
+		registry_bury(t->registry);
 	}
 	if (!t->next && !t->n_reserved && now_ms >= t->grow_again_ms && time_to_grow(t)) {
 		uint64_t n = live(t);

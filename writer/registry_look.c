@@ -57,7 +57,7 @@ uint64_t registry_lowest(const struct registry *r, uint32_t generation)
 	return lowest;
 }
 
-bool registry_bury(struct registry *r, bool all)
+bool registry_bury(struct registry *r)
 {
 	uint64_t now = seg_clock_ms(CLOCK_MONOTONIC);
 	bool gone = false;
@@ -68,7 +68,7 @@ bool registry_bury(struct registry *r, bool all)
 		if (!g)
 			continue;
 		seen++;
-		if (!all && !g->suspect && !(g->hinted && now >= g->hint_ms))
+		if (!g->suspect && !(g->hinted && now >= g->hint_ms))
 			continue;
 		g->suspect = false;
 		if (registration_dead(g)) {

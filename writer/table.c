@@ -228,7 +228,7 @@ enum refusal_code table_load(struct table *t, const char *key, size_t len, const
 	uint32_t slot = SLOT_NONE;
 
 	if (key) {
-		slot = slot_take(t, t->next, key, len, hash_key(t->secret, key, len));
+		slot = slot_take(t->next, key, len, hash_key(t->secret, key, len));
 		if (slot == SLOT_NONE)
 			return refuse(r, R_FULL, "no room for partition %.*s in %s", (int)len, key, t->instance->path);
 	}

@@ -128,7 +128,7 @@ int reserve_make(struct table *, uint64_t size);
 
 /* ---- change.c ---- */
 /* The slot of a key, or a free one that now holds it as a reserved tombstone. SLOT_NONE: no room. */
-uint32_t slot_take(struct table *, struct generation *, const char *key, size_t len, uint64_t hash);
+uint32_t slot_take(struct generation *, const char *key, size_t len, uint64_t hash);
 /* What a cell (an entry, or the default) says, against this generation's records. */
 void cell_state(const struct generation *, uint64_t word, const _Atomic uint32_t det[2], struct state *);
 /* Writes a whole state into a slot that has none. */
@@ -157,9 +157,8 @@ void registry_close(struct registry **);
 void registry_look(struct registry *);
 /* Of that look: the lowest grace number among the sections that hold memory of `generation`; UINT64_MAX: none does. */
 uint64_t registry_lowest(const struct registry *, uint32_t generation);
-/* Removes the registrations whose process is proved dead: suspects and hinted ones, or all of them. True when one went.
- */
-bool registry_bury(struct registry *, bool all);
+/* Removes the registrations whose process is proved dead: suspects and hinted ones. True when one went. */
+bool registry_bury(struct registry *);
 /* ms until a registration wants to be looked at again; UINT64_MAX: none does. */
 uint64_t registry_next_ms(const struct registry *, uint64_t now_ms);
 /* Tells how many bytes of old generations a line holds. */
