@@ -17,7 +17,7 @@ SOVERSION:= 0
 DEPS_BUILD := build-essential pkg-config clang liburcu-dev libjemalloc-dev \
 	libxxhash-dev libuv1-dev libjansson-dev libyajl-dev libsqlite3-dev libmicrohttpd-dev \
 	libsystemd-dev
-DEPS_TEST  := libcmocka-dev strace spin clang-tidy cppcheck clang-format libclang-rt-14-dev
+DEPS_TEST  := libcmocka-dev nginx libnginx-mod-http-lua strace spin clang-tidy cppcheck clang-format libclang-rt-14-dev
 
 WARN     := -Wall -Wextra -Wshadow -Wconversion -Werror
 OPT      ?= -O2 -g
@@ -41,7 +41,10 @@ WRITER := $(call obj,$(filter-out writer/main.c,$(call src,writer)))
 TOOLS  := $(call obj,$(call src,tools))
 # tests/NN-name.c is a cmocka program; tests/name.c is linked into all of them.
 TESTS  := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/[0-9]*.c)))
-TESTLIB:= $(call obj,$(filter-out $(wildcard tests/[0-9]*.c tests/fuzz_*.c tests/demo_*.c),$(call src,tests)))
+TESTLIB:= $(call obj,$(filter-out $(wildcard tests/[0-9]*.c tests/fuzz_*.c tests/torture_*.c),$(call src,tests)))
+# The end-to-end run: two programs from one folder.
+E2E    := $(call obj,$(filter-out tests/e2e/e2e.c tests/e2e/demo.c,$(call src,tests/e2e)))
+TORTURE:= $(call obj,$(wildcard tests/torture_*.c))
 FUZZ   := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/fuzz_*.c)))
 BENCH  := $(call obj,$(call src,bench))
 EXAMPLES := $(patsubst reader_lib/examples/%.c,$(BUILD)/examples/%,$(sort $(wildcard reader_lib/examples/*.c)))
@@ -82,12 +85,17 @@ $(BUILD)/examples/%: reader_lib/examples/%.c $(BUILD)/libberth.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -Ireader_lib -Ishm -MMD -MP $(LDFLAGS) -o $@ $< $(BUILD)/libberth.a
 
-# The demo's readers link libberth as a proxy does.
-$(BUILD)/tests/demo_reader: $(call obj,tests/demo_reader.c) $(BUILD)/libberth.a
+$(BUILD)/tests/e2e/%: $(BUILD)/obj/tests/e2e/%.o $(E2E)
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(TOOLS_LIBS) -lcmocka -lpthread
 
+$(BUILD)/tests/torture_lease: $(TORTURE) $(TESTLIB) $(WRITER) $(READER) $(SHM)
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(WRITER_LIBS)
+
+$(BUILD)/tests/14-checker: $(BUILD)/obj/tests/e2e/checker.o $(BUILD)/obj/tests/e2e/history.o
 $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TESTLIB) $(WRITER) $(READER) $(SHM)
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
@@ -113,20 +121,21 @@ deps:
 		echo "  installing: "$$missing; \
 		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; } >$(or $(TMPDIR),/tmp)/berth-deps.log 2>&1 \
 			|| { tail -20 $(or $(TMPDIR),/tmp)/berth-deps.log; echo "cannot install the packages above: run as root, with a package mirror in reach"; exit 1; }; \
+		case " "$$missing" " in *" nginx "*) ! test -d /run/systemd/system || systemctl disable --quiet --now nginx.service;; esac; \
 	fi
 
-## demo: install, build, then show the main job: load, look-ups, migrations, a killed writer (root; a minute)
+## demo: install, build, then show the main job: tenants that move between clusters behind nginx, under load (root; a minute)
 demo: deps
-	$(Q)$(MAKE) --no-print-directory all $(BUILD)/tests/demo_reader
+	$(Q)$(MAKE) --no-print-directory all $(BUILD)/tests/e2e/demo
 	$(Q)BERTH_BUILD=$(BUILD) tests/demo
 
 ## check: install, build, run all tests (before each commit)
 check: deps
-	$(Q)$(MAKE) --no-print-directory layers all $(TESTS) $(BUILD)/tests/demo_reader
+	$(Q)$(MAKE) --no-print-directory layers all $(TESTS)
 	$(Q)BERTH_BUILD=$(BUILD) tests/run $(TESTS)
 
 # Tests that run the daemon take long under a sanitizer; PURE are those that do not.
-PURE = $(filter $(BUILD)/tests/1% $(BUILD)/tests/2% $(BUILD)/tests/3% $(BUILD)/tests/40%,$(TESTS))
+PURE = $(filter $(BUILD)/tests/1% $(BUILD)/tests/2% $(BUILD)/tests/3% $(BUILD)/tests/40% $(BUILD)/tests/43% $(BUILD)/tests/44%,$(TESTS))
 ## check-asan: the tests under AddressSanitizer and UBSan (before a merge)
 check-asan: deps
 	$(Q)$(MAKE) --no-print-directory BUILD=$(BUILD)-asan OPT="-O1 -g -fno-omit-frame-pointer" \
@@ -136,9 +145,24 @@ check-asan: deps
 check-tsan: deps
 	$(Q)$(MAKE) --no-print-directory BUILD=$(BUILD)-tsan CC=clang OPT="-O1 -g" SAN="-fsanitize=thread" PURE_ONLY=1 check-sanitized
 
-.PHONY: check-sanitized fuzz lint
-check-sanitized: all $(TESTS) $(BUILD)/tests/demo_reader
+.PHONY: check-sanitized fuzz lint check-e2e check-breaks torture-lease
+check-sanitized: all $(TESTS)
 	$(Q)BERTH_BUILD=$(BUILD) BERTH_SANITIZED=1 tests/run $(if $(PURE_ONLY),$(PURE),$(TESTS))
+
+## check-e2e: tenants that move between clusters behind nginx, every write looked for afterwards (E2E_MIGRATIONS=200; a minute)
+check-e2e: deps
+	$(Q)$(MAKE) --no-print-directory all $(BUILD)/tests/e2e/e2e
+	$(Q)BERTH_BUILD=$(BUILD) tests/run $(BUILD)/tests/e2e/e2e
+
+## check-breaks: does check-e2e find the fault when the drain is broken on purpose? (a minute)
+check-breaks: deps
+	$(Q)$(MAKE) --no-print-directory all $(BUILD)/tests/e2e/e2e
+	$(Q)BERTH_BUILD=$(BUILD) tests/e2e/check-breaks
+
+## torture-lease: writes, migrations, kills, stops, forks, restarts and growth at random for TORTURE_SECONDS (60); BERTH_SEED
+torture-lease: deps
+	$(Q)$(MAKE) --no-print-directory all $(BUILD)/tests/torture_lease
+	$(Q)BERTH_BUILD=$(BUILD) TEST_SECONDS=$$(($(or $(TORTURE_SECONDS),60) + 180)) tests/run $(BUILD)/tests/torture_lease
 
 ## fuzz: FUZZ_SECONDS (60) of each libFuzzer target
 fuzz: $(FUZZ)
@@ -177,7 +201,8 @@ lint:
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include \
 		$(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man3 \
-		$(DESTDIR)$(PREFIX)/share/bash-completion/completions
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/lua/5.1 \
+		$(DESTDIR)$(PREFIX)/share/doc/berth
 	install -m 755 $(BUILD)/berthd $(BUILD)/berth $(DESTDIR)$(PREFIX)/bin
 	install -m 644 $(BUILD)/libberth.a $(DESTDIR)$(PREFIX)/lib
 	install -m 755 $(BUILD)/libberth.so.$(SOVERSION) $(DESTDIR)$(PREFIX)/lib
@@ -185,6 +210,8 @@ install: all
 	install -m 644 reader_lib/berth.h shm/berth_errors.h $(DESTDIR)$(PREFIX)/include
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' reader_lib/berth.pc.in >$(DESTDIR)$(PREFIX)/lib/pkgconfig/berth.pc
 	install -m 644 reader_lib/berth.3 $(DESTDIR)$(PREFIX)/share/man/man3
+	install -m 644 $(wildcard reader_lib/lua/*.lua) $(DESTDIR)$(PREFIX)/share/lua/5.1
+	install -m 644 reader_lib/lua/nginx.conf $(DESTDIR)$(PREFIX)/share/doc/berth
 	$(BUILD)/berth man >$(DESTDIR)$(PREFIX)/share/man/man1/berth.1
 	$(BUILD)/berth completion >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/berth
 
@@ -192,12 +219,13 @@ install: all
 uninstall:
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,bin/berthd bin/berth lib/libberth.a lib/libberth.so lib/libberth.so.$(SOVERSION) \
 		include/berth.h include/berth_errors.h lib/pkgconfig/berth.pc share/man/man1/berth.1 share/man/man3/berth.3 \
-		share/bash-completion/completions/berth)
+		share/bash-completion/completions/berth share/doc/berth/nginx.conf \
+		$(patsubst reader_lib/lua/%,share/lua/5.1/%,$(wildcard reader_lib/lua/*.lua)))
 
 ## format: clang-format over all sources (before each commit)
 format:
 	$(Q)clang-format -i $(filter-out reader_lib/berth_errors.h,$(wildcard shm/*.[ch] reader_lib/*.[ch])) $(wildcard reader_lib/examples/*.c writer/*.[ch] tools/*.[ch] \
-		bench/*.[ch] tests/*.[ch] bpf/*.[ch])
+		bench/*.[ch] tests/*.[ch] tests/e2e/*.[ch] bpf/*.[ch])
 
 # Folder: what it may include of the others.
 LAYERS := shm: reader_lib:shm writer:shm,bpf bpf:shm tools:reader_lib,shm bench:reader_lib,shm,writer

@@ -3,30 +3,8 @@
  *
  * G1 The process's sticky `unbracketed` flag is visible before the word that admits is loaded: a writer that has
  *    stored a cutover and issued its membarrier either sees the flag, or its word was seen here.
- * G2 The fence deadline and `superseded` are loaded after the word: what was lost before the word was loaded is
- *    noticed. Guarantees of the decision: decide.h. */
-#include <errno.h>
-#include <time.h>
-
-#include "decide.h"
-
-/* What a gate may answer (berth.h): what stands in the way of mapping a table is told as what the caller can do. */
-static COLD int gate_code(int rc)
-{
-	switch (rc) {
-	case BERTH_E_SYSTEM:
-	case BERTH_E_NOMEM:
-	case BERTH_E_FULL:
-		return BERTH_E_AGAIN;
-	case BERTH_E_NO_INSTANCE:
-	case BERTH_E_PERMISSION:
-	case BERTH_E_UNSAFE:
-	case BERTH_E_ABI:
-		return BERTH_E_WRITER_DOWN;
-	default:
-		return rc;
-	}
-}
+ * Guarantees of the decision: decide.h; of the judgement: gate.h. */
+#include "gate.h"
 
 static COLD int open_gate(struct berth_reader *r)
 {
@@ -39,27 +17,6 @@ static COLD int open_gate(struct berth_reader *r)
 	section_fence(r->fences); /* G1; pairs with the writer's membarrier after its word, as a section's line does */
 	r->gate = GATE_OPEN;
 	return BERTH_OK;
-}
-
-static bool fenced(const struct shm_root *root)
-{
-	uint64_t deadline = atomic_load_explicit(&root->fence_deadline_ms, memory_order_relaxed);
-
-	return unlikely(deadline != 0) && seg_clock_ms(CLOCK_BOOTTIME) >= deadline;
-}
-
-INLINE int judge(const struct shm_root *root, int rc, uint64_t word, uint64_t epoch)
-{
-	/* G2: the fence of the decision came after the word. Relaxed: each is judged by itself. */
-	if (unlikely(atomic_load_explicit(&root->superseded, memory_order_relaxed) != 0))
-		return BERTH_E_WRITER_DOWN;
-	if (unlikely(rc != BERTH_OK))
-		return gate_code(rc);
-	if (unlikely(word_phase(word) == PHASE_CUTOVER))
-		return BERTH_E_CUTOVER;
-	if (unlikely(word_epoch(word) != epoch || epoch == 0))
-		return BERTH_E_STALE;
-	return fenced(root) ? BERTH_E_FENCED : BERTH_OK;
 }
 
 static HOT NOINLINE int admit_unusual(struct berth_reader *r, const void *key, size_t len, uint64_t epoch)
@@ -78,7 +35,7 @@ static HOT NOINLINE int admit_unusual(struct berth_reader *r, const void *key, s
 	own = section_open(r);
 	rc = decide(r, key, len, hash_key(r->secret, key, len), &d);
 	section_close(r, own);
-	return judge(r->root, rc, d.word, epoch);
+	return gate_judge(r->root, rc == BERTH_OK ? gate_word(d.word, epoch) : rc);
 }
 
 HOT int berth_admit(struct berth_reader *r, const void *key, size_t len, uint64_t epoch)
@@ -91,7 +48,7 @@ HOT int berth_admit(struct berth_reader *r, const void *key, size_t len, uint64_
 
 		if (current(r) && likely(attempt_guess(r, key, len, hash_key(r->secret, key, len), &d))) {
 			section_close(r, own);
-			return judge(r->root, BERTH_OK, d.word, epoch);
+			return gate_judge(r->root, gate_word(d.word, epoch));
 		}
 		section_close(r, own);
 	}

@@ -12,6 +12,7 @@
 #include "internal.h"
 
 #define READERS_DEFAULT 64
+#define LEASES_DEFAULT 4096
 #define WAIT_MS_DEFAULT 1000
 #define BACKLOG_WAIT_MS 5
 
@@ -39,11 +40,15 @@ static int read_options(const struct berth_attach_options *given, struct berth *
 		if (!zeros((const unsigned char *)o.reserved, sizeof o.reserved))
 			return BERTH_E_INVAL;
 	}
-	if ((o.writes != BERTH_WRITES_UNBRACKETED && o.writes != BERTH_WRITES_NONE) ||
-	    o.max_readers > BERTH_MAX_READERS)
+	if (o.writes > BERTH_WRITES_NONE || o.max_readers > BERTH_MAX_READERS || o.max_leases > BERTH_MAX_LEASES ||
+	    (o.max_leases && o.writes != BERTH_WRITES_BRACKETED))
 		return BERTH_E_INVAL;
 	b->writes = o.writes;
 	b->max_readers = o.max_readers ? o.max_readers : READERS_DEFAULT;
+	if (o.writes == BERTH_WRITES_BRACKETED)
+		b->max_leases = o.max_leases ? o.max_leases : LEASES_DEFAULT;
+	if ((uint64_t)b->max_readers * b->max_leases > SHM_LEASES_TOTAL_MAX)
+		return BERTH_E_INVAL;
 	b->wait_ms = o.wait_ms == BERTH_NO_WAIT ? 0 : o.wait_ms ? o.wait_ms : WAIT_MS_DEFAULT;
 	return BERTH_OK;
 }
@@ -84,7 +89,12 @@ static int make_memory(struct berth *b)
 
 static void destroy(struct berth *b)
 {
-	bl_attachment_put(b->now); /* unmaps the registration before the socket's end makes the writer look */
+	/* Unmaps the registrations before the socket's end makes the writer look. */
+	for (struct attachment *at = b->retired, *next; at; at = next) {
+		next = at->retired;
+		bl_attachment_put(at);
+	}
+	bl_attachment_put(b->now);
 	bl_connection_close(&b->conn);
 	if (b->readers)
 		munmap(b->readers, b->max_readers * sizeof *b->readers);
@@ -146,6 +156,14 @@ int berth_attach(const char *dir_or_instance, const struct berth_attach_options 
 	return BERTH_OK;
 }
 
+static bool leases_open(const struct berth *b)
+{
+	for (const struct attachment *at = b->retired; at; at = at->retired)
+		if (bl_leases_open(at))
+			return true;
+	return bl_leases_open(b->now);
+}
+
 int berth_detach(struct berth **handle)
 {
 	struct berth *b;
@@ -164,7 +182,14 @@ int berth_detach(struct berth **handle)
 		}
 		bl_attachment_abandon(b->now);
 		b->now = NULL;
+		for (struct attachment *at = b->retired, *next; at; at = next) {
+			next = at->retired;
+			bl_attachment_abandon(at);
+		}
+		b->retired = NULL;
 	} else if (atomic_load_explicit(&b->n_open, memory_order_acquire) != 0) { /* pairs with berth_reader_close */
+		return BERTH_E_BUSY;
+	} else if (leases_open(b)) {
 		return BERTH_E_BUSY;
 	}
 	*handle = NULL;

@@ -88,15 +88,25 @@ static bool lines_fit(const struct shm_registration *r, size_t size, uint32_t n_
 	       (size - r->lines_off) / r->line_stride >= n_readers;
 }
 
+/* Lease arrays of so many slots for each reader; 0: none are asked for. */
+static bool leases_fit(const struct shm_registration *r, size_t size, uint32_t n_readers, uint32_t n_leases)
+{
+	return n_leases == 0 || (r->n_leases >= n_leases && r->n_leases <= SHM_LEASES_MAX &&
+				 r->leases_off >= SHM_PAGE && r->leases_off % 128 == 0 && r->leases_off <= size &&
+				 r->lease_stride % 128 == 0 && r->lease_stride >= SHM_LEASE_STRIDE(r->n_leases) &&
+				 (size - r->leases_off) / r->lease_stride >= n_readers);
+}
+
 /* The file says all that the answer says, and what the answer could not be trusted to say: whose it is, and when. */
 static int check_registration(const struct shm_registration *r, size_t size, const struct attachment *at,
-			      const struct connection *c, uint32_t n_readers)
+			      const struct connection *c, const struct berth *b)
 {
 	if (r->magic != SHM_MAGIC_READER)
 		return BERTH_E_PROTOCOL;
 	if (r->abi != SHM_ABI || r->fingerprint != SHM_FINGERPRINT)
 		return BERTH_E_ABI;
-	if (memcmp(r->uuid, at->root->uuid, sizeof r->uuid) != 0 || r->size > size || !lines_fit(r, size, n_readers))
+	if (memcmp(r->uuid, at->root->uuid, sizeof r->uuid) != 0 || r->size > size ||
+	    !lines_fit(r, size, b->max_readers) || !leases_fit(r, size, b->max_readers, b->max_leases))
 		return BERTH_E_PROTOCOL;
 	/* Made between our request and now, by clocks that are ours: else deadlines and barriers mean nothing here. */
 	if (r->monotonic_ns < c->monotonic_ns || r->monotonic_ns > seg_clock_ns(CLOCK_MONOTONIC) ||
@@ -105,7 +115,7 @@ static int check_registration(const struct shm_registration *r, size_t size, con
 	return BERTH_OK;
 }
 
-int bl_attachment_register(struct attachment *at, const struct connection *c, uint32_t n_readers, bool fences)
+int bl_attachment_register(struct attachment *at, const struct connection *c, const struct berth *b, bool fences)
 {
 	struct shm_registration *r;
 	struct stat st;
@@ -120,7 +130,7 @@ int bl_attachment_register(struct attachment *at, const struct connection *c, ui
 	r = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, c->passed, 0);
 	if (r == MAP_FAILED)
 		return BERTH_E_SYSTEM;
-	rc = check_registration(r, (size_t)st.st_size, at, c, n_readers);
+	rc = check_registration(r, (size_t)st.st_size, at, c, b);
 	if (rc == BERTH_OK && madvise(r, (size_t)st.st_size, MADV_DONTFORK) != 0) /* G2 */
 		rc = BERTH_E_SYSTEM;
 	if (rc != BERTH_OK) {
@@ -137,7 +147,7 @@ int bl_attachment_register(struct attachment *at, const struct connection *c, ui
 	at->line_stride = r->line_stride;
 	at->slot = r->slot;
 	at->number = r->attach;
-	return BERTH_OK;
+	return bl_pools_make(at, b->max_readers, b->max_leases);
 }
 
 void bl_attachment_put(struct attachment *at)
@@ -148,6 +158,7 @@ void bl_attachment_put(struct attachment *at)
 	if (!at || atomic_fetch_sub_explicit(&at->users, 1, memory_order_acq_rel) != 1)
 		return;
 	bl_mapping_put(at->ready);
+	bl_pools_free(at);
 	if (at->reg)
 		munmap(at->reg, at->reg_size);
 	seg_root_unmap(&at->root);

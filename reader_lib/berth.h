@@ -28,7 +28,7 @@
  * Errors. Each call returns BERTH_OK (0) or a negative code of berth_errors.h, and on an error leaves *out as it was.
  * The row of a code also has the HTTP status that a proxy answers with, where one fits:
  *   berth_route, berth_lookup:  UNKNOWN 404;  AGAIN 503;  CORRUPT, FORKED, INVAL 500
- *   berth_admit:                STALE 409, CUTOVER 409 (resolve again, then retry);  UNKNOWN 404;
+ *   berth_admit, berth_write_begin:  STALE 409, CUTOVER 409 (resolve again, then retry);  UNKNOWN 404;
  *                               FENCED, AGAIN, WRITER_DOWN 503;  CORRUPT, FORKED, INVAL 500
  * BERTH_E_SYSTEM leaves its cause in errno. BERTH_E_FORKED and BERTH_E_INVAL (a null pointer where none may be, a
  * handle used in a way that it forbids) may come from every call and are not repeated below. */
@@ -49,15 +49,18 @@ struct berth_reader; /* what one thread looks things up with */
 
 /* ---- attaching --------------------------------------------------------------------------------------------- */
 
-/* How this process writes, said at attach; the daemon's barrier depends on it. */
+/* How this process writes, said at attach; how long a migration holds back writes depends on it. */
 enum berth_writes {
-	BERTH_WRITES_UNBRACKETED = 0, /* the default: berth_admit, then the write; the barrier waits its full time */
-	BERTH_WRITES_BRACKETED = 1,   /* each write is held in a lease; refused with BERTH_E_INVAL by this version */
-	BERTH_WRITES_NONE = 2         /* reads only: berth_admit answers BERTH_E_INVAL, and no barrier waits for us */
+	BERTH_WRITES_UNBRACKETED = 0, /* the default: berth_admit, then the write; each cutover waits the daemon's whole
+					 barrier */
+	BERTH_WRITES_BRACKETED = 1,   /* each write between berth_write_begin and berth_write_end: a cutover waits for
+					 those writes, and no longer. One berth_admit makes the process unbracketed */
+	BERTH_WRITES_NONE = 2         /* reads only: the gate answers BERTH_E_INVAL, and no cutover waits for us */
 };
 
 #define BERTH_NO_WAIT 0xffffffffu
 #define BERTH_MAX_READERS 4096u
+#define BERTH_MAX_LEASES 65536u
 
 /* Zero-filled but for size: the defaults. What lies beyond the fields that a library knows has to be zero. */
 struct berth_attach_options {
@@ -65,7 +68,9 @@ struct berth_attach_options {
 	uint32_t writes;      /* enum berth_writes */
 	uint32_t max_readers; /* readers open at the same time, 1..BERTH_MAX_READERS; 0: 64 */
 	uint32_t wait_ms;     /* longest wait for the daemon's answer; 0: 1000; BERTH_NO_WAIT: none at all */
-	uint32_t reserved[12];
+	uint32_t max_leases;  /* writes under way at the same time for each reader, 1..BERTH_MAX_LEASES; 0: 4096. Times
+				 max_readers at most 2^24. 16 bytes of shared memory each. BERTH_WRITES_BRACKETED only */
+	uint32_t reserved[11];
 };
 
 /* Attaches this process to an instance. dir_or_instance: a directory (anything with a slash), or the name of an
@@ -85,12 +90,12 @@ struct berth_attach_options {
  *   BERTH_E_REFUSED      the daemon refused for another reason
  *   BERTH_E_PROTOCOL     the daemon's answer is not understood
  *   BERTH_E_CORRUPT      root or table is damaged
- *   BERTH_E_INVAL        options or name out of range; writes is BERTH_WRITES_BRACKETED
+ *   BERTH_E_INVAL        options or name out of range
  *   BERTH_E_NOMEM, BERTH_E_SYSTEM */
 int berth_attach(const char *dir_or_instance, const struct berth_attach_options *options, struct berth **out);
 
 /* Ends the attachment, frees it and sets *b to NULL. A null *b is BERTH_OK. No other call may run on it.
- *   BERTH_E_BUSY  a reader is open: nothing was done */
+ *   BERTH_E_BUSY  a reader is open, or a lease is (berth_write_end was not called): nothing was done */
 int berth_detach(struct berth **b);
 
 /* Upkeep that the hot path is spared: maps a new table generation ahead of the readers, notices a daemon that went,
@@ -107,12 +112,13 @@ int berth_maintain_fd(struct berth *b);
 
 /* ---- readers ----------------------------------------------------------------------------------------------- */
 
-/* Opens a reader for the calling thread. Never waits. *out is the caller's until berth_reader_close.
+/* Opens a reader for the calling thread. Never waits for the daemon. *out is the caller's until berth_reader_close.
  *   BERTH_E_FULL   max_readers are open
  *   BERTH_E_NOMEM */
 int berth_reader_open(struct berth *b, struct berth_reader **out);
 
-/* Closes the reader, its section if one is open too, and sets *r to NULL. A null *r is allowed. */
+/* Closes the reader, its section if one is open too, and sets *r to NULL. A null *r is allowed. Writes that were begun
+ * with it stay under way; any reader of the process may end them. */
 void berth_reader_close(struct berth_reader **r);
 
 /* Opens a read section, or goes one level deeper in the open one. Never fails: what is wrong is answered by the calls
@@ -232,6 +238,49 @@ int berth_cluster(struct berth_reader *r, uint16_t cluster, struct berth_cluster
  * table changed too often: retry BERTH_E_CORRUPT      500: the table is damaged BERTH_E_INVAL        500: attached with
  * BERTH_WRITES_NONE, or len is not 1..255 It answers no other code. */
 int berth_admit(struct berth_reader *r, const void *key, size_t len, uint64_t epoch);
+
+/* ---- writes in leases -------------------------------------------------------------------------------------- */
+
+/* A write under way: where it goes, and the lease that tells the daemon that it is. The caller's memory; may be moved and
+ * copied (the copies are one lease: only one of them is ended). */
+struct berth_write {
+	uint64_t epoch;
+	uint16_t cluster;
+	uint8_t kind;       /* enum berth_kind */
+	uint8_t phase;      /* BERTH_SETTLED or BERTH_DRAINING */
+	uint8_t is_default; /* 1: the default answered */
+	uint8_t reserved[3];
+	void *opaque[2]; /* the library's; both null: no lease */
+	uint64_t reserved1[2];
+};
+
+enum berth_outcome {
+	BERTH_DONE = 0,   /* every attempt ended with a final answer of the node that does the write (refused counts) */
+	BERTH_UNKNOWN = 1 /* anything else: a time-out, a broken connection, a 502, 503 or 504 of a gateway, a task that
+			     goes on behind the answer. The write may still arrive; a cutover waits a barrier for it */
+};
+
+/* Looks the partition up, asks the gate and takes a lease, in one step: from here until berth_write_end no migration of
+ * this partition completes. One lease covers all attempts of the write, retries too. epoch: as resolved before, or 0: the
+ * present one. Process attached with BERTH_WRITES_BRACKETED. With or without a section of the caller. Makes no system
+ * call, takes no lock, allocates nothing (but see berth_route). *w is filled on BERTH_OK; else left as it was, and
+ * nothing is held. Answers as berth_admit, and
+ *   BERTH_E_AGAIN  503: also when max_leases writes of this reader are under way
+ *   BERTH_E_INVAL  500: not attached with BERTH_WRITES_BRACKETED, or len is not 1..255 */
+int berth_write_begin(struct berth_reader *r, const void *key, size_t len, uint64_t epoch, struct berth_write *w);
+
+/* Begins n writes: status[i] is what berth_write_begin would return for keys[i] at epochs[i] (epochs may be NULL: all
+ * present ones), and w[i] is filled when that is BERTH_OK, all zero otherwise. Writes on one partition share a slot; each
+ * is ended by itself all the same, and the slot is free after the last. Each answer is true at an instant of its own
+ * between call and return. Returns BERTH_OK, or what stood against all (every status is that code, nothing is held):
+ *   BERTH_E_AGAIN  no slot for all that were admitted */
+int berth_write_begin_bulk(struct berth_reader *r, const struct berth_key *keys, const uint64_t *epochs, size_t n,
+			   struct berth_write *w, int *status);
+
+/* Ends a write; w is zeroed. r: the ending thread's reader, which need not be the one that began it (what happened
+ * between has to happen before this call). Never fails for a write that was begun and not ended.
+ *   BERTH_E_INVAL   w is under no lease (never begun, or ended already); outcome is none of the enum */
+int berth_write_end(struct berth_reader *r, struct berth_write *w, enum berth_outcome outcome);
 
 /* ---- texts ------------------------------------------------------------------------------------------------- */
 

@@ -125,9 +125,10 @@ INLINE enum attempt attempt(const struct berth_reader *r, const void *key, size_
 	return DECIDED;
 }
 
-/* The first guess of the search, and it alone (index.h): an entry of the partition, in the mapping that is current.
- * False: anything else, also that something changed. Calls nothing, so that its callers spill nothing. */
-INLINE bool attempt_guess(const struct berth_reader *r, const void *key, size_t len, uint64_t hash, struct decision *d)
+/* The first guess of the search, and it alone (index.h): an entry of the partition, in the mapping that was current. False:
+ * anything else. Calls nothing, so that its callers spill nothing. guess() alone says nothing yet: still_true() does,
+ * after it, as attempt_guess() has it (false: also that something changed). */
+INLINE bool guess(const struct berth_reader *r, const void *key, size_t len, uint64_t hash, struct decision *d)
 {
 	const struct shm_entry *e;
 
@@ -137,7 +138,11 @@ INLINE bool attempt_guess(const struct berth_reader *r, const void *key, size_t 
 	d->det = e->det;
 	d->is_default = false;
 	return likely(index_hit(e, key, len, hash, &d->word)) && likely(!index_damaged(&r->map)) &&
-	       likely(still_true(r, d, d->word)) /* G1, G4 */ && likely(!word_damaged(d->word));
+	       likely(!word_damaged(d->word));
+}
+INLINE bool attempt_guess(const struct berth_reader *r, const void *key, size_t len, uint64_t hash, struct decision *d)
+{
+	return guess(r, key, len, hash, d) && likely(still_true(r, d, d->word)) /* G1, G4 */;
 }
 
 /* Inside a section. 1 <= len <= SHM_KEY_MAX. The first guess is compiled in, and nearly always right. */

@@ -19,6 +19,7 @@
 #include "../shm/details.h"
 #include "../shm/grace.h"
 #include "../shm/index.h"
+#include "../shm/lease.h"
 #include "../shm/segment.h"
 
 #pragma GCC visibility push(default)
@@ -30,10 +31,12 @@ static_assert(sizeof(struct berth_route) == 16, "ABI");
 static_assert(sizeof(struct berth_placement) == 80, "ABI");
 static_assert(sizeof(struct berth_inject) == 32, "ABI");
 static_assert(sizeof(struct berth_cluster) == 48, "ABI");
+static_assert(sizeof(struct berth_write) == 48, "ABI");
 static_assert((int)BERTH_SHARED_INDEX == (int)KIND_SHARED_INDEX && (int)BERTH_CUTOVER == (int)PHASE_CUTOVER &&
 		      (int)BERTH_INJECT_PARTITION == (int)INJECT_PARTITION,
 	      "public numbers are those of the word");
 static_assert(BERTH_MAX_READERS == SHM_READERS_MAX, "one line for each reader");
+static_assert(BERTH_MAX_LEASES == SHM_LEASES_MAX, "as many as an array may have");
 
 #define COLD __attribute__((cold, noinline))
 #define HOT __attribute__((flatten)) /* all that it calls in its file is compiled into it, index_find above all */
@@ -56,6 +59,22 @@ struct mapping {
 	_Atomic uint32_t users;
 };
 
+/* ---- lease.c ----------------------------------------------------------------------------------------------- */
+
+#define LEASE_NO_SLOT UINT32_MAX
+
+/* One reader's lease slots, and which of them are free: lists through `link`, so that taking and giving back is a step or
+ * two whatever is under way. Private memory, as old as the attachment: a reader_close leaves it to the next reader_open
+ * on the same place. */
+struct lease_pool {
+	struct shm_leases *array;
+	_Atomic uint32_t *link; /* of a free slot: the next one; of one that a bulk begin shares: what write.c says */
+	uint32_t n;             /* slots */
+	uint32_t free, fresh;   /* owner: list of free slots; those from `fresh` on were never taken */
+	_Atomic uint32_t returned
+		__attribute__((aligned(64))); /* list of the slots that other threads have given back */
+} __attribute__((aligned(64)));
+
 /* ---- attachment.c ------------------------------------------------------------------------------------------ */
 
 struct attachment {
@@ -70,6 +89,9 @@ struct attachment {
 	uint32_t slot;
 	uint64_t number;
 	bool fences;
+	struct lease_pool *pools; /* one for each reader; NULL: it takes no leases */
+	uint32_t n_pools;
+	struct attachment *retired; /* the next in struct berth.retired */
 	/* shared by the threads of the process; nothing on the hot path touches it */
 	_Atomic uint32_t users;
 	_Atomic int spare;     /* a descriptor kept for EMFILE; -1: in use by a thread that maps just now */
@@ -105,7 +127,8 @@ struct berth_reader {
 	unsigned depth;        /* of berth_read_begin */
 	bool fences;
 	bool copying;
-	uint8_t gate; /* enum gate */
+	uint8_t gate;            /* enum gate: berth_admit's */
+	struct lease_pool *pool; /* NULL: no leases */
 	uint64_t secret[4];
 	struct seg_map map; /* copy of mapping->map; of no table when mapping is NULL */
 	uint64_t section;   /* what the line holds, when depth > 0 */
@@ -132,11 +155,12 @@ struct reader_copies {
 struct berth {
 	_Atomic uint64_t *page; /* MADV_WIPEONFORK: the number of `now`; 0 in a forked child */
 	struct berth_reader *readers;
-	uint32_t max_readers, writes, wait_ms;
+	uint32_t max_readers, max_leases, writes, wait_ms;
 	bool membarrier; /* this process is registered for membarrier(2) */
 	_Atomic uint32_t n_open;
 	_Atomic bool locked; /* guards `now`, and taking a count of it */
 	struct attachment *now;
+	struct attachment *retired; /* replaced, and mapped for as long as readers or leases are on them */
 	/* upkeep: berth_attach, then berth_maintain's thread alone */
 	struct connection conn;
 	int link_status;     /* what the last attempt to register came to */
@@ -175,10 +199,37 @@ int bl_mapping_ahead(struct attachment *);
 /* attachment.c. bl_attachment_open: by path, or (path NULL) by a descriptor of the directory; without a registration.
  * bl_attachment_register: gives it one, before anybody else sees it. */
 int bl_attachment_open(const char *path, int dir_fd, struct attachment **);
-int bl_attachment_register(struct attachment *, const struct connection *, uint32_t n_readers, bool fences);
+int bl_attachment_register(struct attachment *, const struct connection *, const struct berth *, bool fences);
 void bl_attachment_put(struct attachment *);
 bool bl_attachment_root_changed(const struct attachment *);
 void bl_attachment_abandon(struct attachment *); /* bl_attachment_put in a forked child */
+
+/* lease.c. bl_pools_make: of a registration that is checked. bl_leases_open: is a write of this attachment under way? Any
+ * thread; sure only where none can begin meanwhile. bl_slot_find: a slot that is free, not the first of the owner's list
+ * (there is none); LEASE_NO_SLOT. bl_slot_short: are fewer than a quarter free? Any thread. */
+int bl_pools_make(struct attachment *, uint32_t n_readers, uint32_t n_leases);
+void bl_pools_free(struct attachment *);
+bool bl_leases_open(const struct attachment *);
+static inline uint32_t bl_slot_pop(struct lease_pool *p)
+{
+	uint32_t i = p->free;
+
+	if (likely(i != LEASE_NO_SLOT))
+		p->free = atomic_load_explicit(&p->link[i], memory_order_relaxed);
+	return i;
+}
+/* Any thread. */
+static inline void bl_slot_return(struct lease_pool *p, uint32_t i)
+{
+	uint32_t first = atomic_load_explicit(&p->returned, memory_order_relaxed);
+
+	do
+		atomic_store_explicit(&p->link[i], first, memory_order_relaxed);
+	while (!atomic_compare_exchange_weak_explicit(&p->returned, &first, i, memory_order_release,
+						      memory_order_relaxed));
+}
+COLD uint32_t bl_slot_find(struct lease_pool *, const struct shm_root *);
+COLD bool bl_slot_short(const struct lease_pool *, const struct shm_root *);
 
 /* connection.c. */
 void bl_connection_init(struct connection *);
@@ -193,6 +244,7 @@ int bl_answer_parse(const char *line, bool *gone);
 /* maintain.c. */
 int bl_link_step(struct berth *);
 void bl_publish(struct berth *, struct attachment *);
+void bl_retired_sweep(struct berth *); /* lets go what nobody is on any more */
 
 /* reader.c: the cold half of decide.h. */
 COLD int bl_reader_wake(struct berth_reader *);

@@ -28,6 +28,24 @@ static uint64_t now_ms(void)
 	return seg_clock_ms(CLOCK_MONOTONIC);
 }
 
+void bl_retired_sweep(struct berth *b)
+{
+	struct attachment **at = &b->retired;
+
+	while (*at) {
+		struct attachment *old = *at;
+
+		/* The one count is the list's: no reader is on it, so no write begins there. Acquire: pairs with the
+		 * count that the last reader gave back. */
+		if (atomic_load_explicit(&old->users, memory_order_acquire) > 1 || bl_leases_open(old)) {
+			at = &old->retired;
+			continue;
+		}
+		*at = old->retired;
+		bl_attachment_put(old);
+	}
+}
+
 /* Readers follow at their next outermost section. Takes over the caller's count. */
 void bl_publish(struct berth *b, struct attachment *at)
 {
@@ -39,7 +57,12 @@ void bl_publish(struct berth *b, struct attachment *at)
 	/* Relaxed: who sees the new number takes the lock before it looks at `now`. */
 	atomic_store_explicit(b->page, atomic_load_explicit(b->page, memory_order_relaxed) + 1, memory_order_relaxed);
 	bl_lock_release(&b->locked);
-	bl_attachment_put(old);
+	if (old->pools) { /* writes that began on it end on it */
+		old->retired = b->retired;
+		b->retired = old;
+	} else {
+		bl_attachment_put(old);
+	}
 }
 
 static int link_failed(struct berth *b, int rc)
@@ -62,12 +85,15 @@ static int ask(struct berth *b)
 {
 	struct connection *c = &b->conn;
 	const struct attachment *at = b->now;
-	char line[400];
+	static const char *const writes[] = {"unbracketed", "bracketed", "none"}; /* enum berth_writes */
+	char line[400], leases[32] = "";
 	int n, rc;
 
 	c->monotonic_ns = seg_clock_ns(CLOCK_MONOTONIC);
 	c->boottime_ns = seg_clock_ns(CLOCK_BOOTTIME);
 	c->fences = must_fence(b, at->root);
+	if (b->max_leases)
+		snprintf(leases, sizeof leases, "\"leases\":%u,", b->max_leases);
 	if (at->reg)
 		n = snprintf(line, sizeof line,
 			     "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"reattach\",\"params\":"
@@ -76,11 +102,10 @@ static int ask(struct berth *b)
 	else
 		n = snprintf(line, sizeof line,
 			     "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"attach\",\"params\":"
-			     "{\"version\":1,\"pid\":%ld,\"readers\":%u,\"writes\":\"%s\",\"fences\":%s,"
+			     "{\"version\":1,\"pid\":%ld,\"readers\":%u,\"writes\":\"%s\",%s\"fences\":%s,"
 			     "\"monotonic_ns\":%llu,\"boottime_ns\":%llu}}\n",
-			     (long)getpid(), b->max_readers, b->writes == BERTH_WRITES_NONE ? "none" : "unbracketed",
-			     c->fences ? "true" : "false", (unsigned long long)c->monotonic_ns,
-			     (unsigned long long)c->boottime_ns);
+			     (long)getpid(), b->max_readers, writes[b->writes], leases, c->fences ? "true" : "false",
+			     (unsigned long long)c->monotonic_ns, (unsigned long long)c->boottime_ns);
 	rc = bl_connection_request(c, at->dir_fd, b->path, line, (size_t)n);
 	if (rc == BERTH_OK)
 		c->state = at->reg ? CONN_REATTACHING : CONN_ATTACHING;
@@ -95,7 +120,7 @@ static int registered(struct berth *b)
 
 	if (rc != BERTH_OK)
 		return rc;
-	rc = bl_attachment_register(at, &b->conn, b->max_readers, b->conn.fences || must_fence(b, at->root));
+	rc = bl_attachment_register(at, &b->conn, b, b->conn.fences || must_fence(b, at->root));
 	if (rc != BERTH_OK) {
 		bl_attachment_put(at);
 		return rc;
@@ -216,6 +241,7 @@ int berth_maintain(struct berth *b)
 	b->inspect_status = inspect(b);
 	link = bl_link_step(b);
 	ahead = bl_mapping_ahead(b->now);
+	bl_retired_sweep(b);
 	if (b->inspect_status != BERTH_OK)
 		return b->inspect_status;
 	if (link != BERTH_OK)

@@ -157,6 +157,7 @@ static void leave(struct berth_reader *r)
 				      memory_order_release); /* after the line's last section_exit */
 	}
 	r->line = &r->own_line;
+	r->pool = NULL;
 	r->at = NULL;
 	bl_attachment_put(at);
 }
@@ -184,19 +185,26 @@ static void join(struct berth_reader *r, struct attachment *at)
 		atomic_store_explicit(&r->line->tid, (uint32_t)syscall(SYS_gettid), memory_order_relaxed);
 		atomic_store_explicit(&r->line->in_use, 1, memory_order_release); /* before any section on it */
 	}
+	r->pool = at->pools ? &at->pools[r - b->readers] : NULL;
 	r->at = at;
 }
 
-/* Takes over the attachment that is published now. False: another thread is just doing the same, and was stopped. */
+/* Takes over the attachment that is published now. False: another thread is just doing the same, and was stopped. A
+ * reader that has none yet waits for that thread: it has nothing to go on with. */
 static bool adopt(struct berth_reader *r)
 {
 	struct berth *b = r->owner;
 	struct attachment *at;
 	uint64_t stamp;
 
-	for (unsigned i = 0; !bl_lock_try(&b->locked); i++)
-		if (i == ADOPT_TRIES)
+	for (unsigned i = 0; !bl_lock_try(&b->locked); i++) {
+		if (i < ADOPT_TRIES)
+			continue;
+		if (r->at)
 			return false;
+		bl_lock_take(&b->locked);
+		break;
+	}
 	at = b->now;
 	atomic_fetch_add_explicit(&at->users, 1, memory_order_relaxed); /* bl_publish drops its own under the lock */
 	stamp = atomic_load_explicit(b->page, memory_order_relaxed);
@@ -243,6 +251,7 @@ int berth_reader_open(struct berth *b, struct berth_reader **out)
 		r->copies = copies;
 		r->line = &r->own_line;
 		r->depth = r->n_held = 0;
+		r->pool = NULL;
 		r->at = NULL;
 		set_mapping(r, NULL);
 		atomic_fetch_add_explicit(&b->n_open, 1, memory_order_relaxed);

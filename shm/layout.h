@@ -5,8 +5,8 @@
  *   root       one page, the same inode for the life of the instance
  *   table.<g>  | header 4096 | clusters: u32 each | entries: 64 each | documents: u64 each | tags: 1 each |
  *              | records, up to the end |
- *   ledger     | header 4096 | rows: 64 each | cutovers: 16 each |
- *   readers/N  | header 4096 | lines: 128 each |
+ *   ledger     | header 4096 | rows: 64 each | cutovers: 16 each | leases: 32 each |
+ *   readers/N  | header 4096 | lines: 128 each | lease arrays: lease_stride each |
  *
  * Fields are grouped by who writes them. What a reader process writes (readers/N) shares no cache line, and no
  * file, with what all read. All offsets are relative to the start of the file; none is trusted before it was
@@ -46,6 +46,9 @@
 #define SHM_READERS_MAX 4096u /* lines of one registration */
 #define SHM_LEDGER_ROWS 4096u /* registrations of one instance */
 #define SHM_LEDGER_CUTOVERS 16384u
+#define SHM_LEDGER_LEASES 16384u
+#define SHM_LEASES_MAX 65536u           /* slots of one reader */
+#define SHM_LEASES_TOTAL_MAX (1u << 24) /* slots of one registration: 256 MiB */
 
 /* ---- root -------------------------------------------------------------------------------------------------- */
 
@@ -212,7 +215,14 @@ struct shm_ledger {
 	uint32_t n_rows;
 	uint32_t n_cutovers;
 	_Atomic uint64_t attach_number; /* highest given out */
-	uint8_t reserved[SHM_PAGE - 48];
+	uint32_t n_leases;
+	uint32_t pad0;
+	/* CLOCK_MONOTONIC, ms; 0: never. What had no row of its own below, or was an array's overflow: counts for every
+	 * partition */
+	_Atomic uint64_t lease_overflow_ms;
+	_Atomic uint64_t lease_overflow_pid;
+	_Atomic uint64_t unbracketed_left_ms; /* when the last process that may write without leases was found gone */
+	uint8_t reserved[SHM_PAGE - 80];
 };
 static_assert(sizeof(struct shm_ledger) == SHM_PAGE, "the ledger's header is one page");
 
@@ -224,8 +234,9 @@ struct shm_ledger_row {               /* of readers/<index of the row> */
 	_Atomic uint32_t uid;
 	_Atomic uint32_t n_readers;
 	char comm[16];
-	_Atomic uint32_t writes; /* enum shm_writes */
-	_Atomic uint32_t fences; /* 1: its readers do not rely on membarrier */
+	_Atomic uint16_t writes;   /* enum shm_writes */
+	_Atomic uint16_t fences;   /* 1: its readers do not rely on membarrier */
+	_Atomic uint32_t n_leases; /* slots of each reader's array; 0: no arrays */
 };
 static_assert(sizeof(struct shm_ledger_row) == 64, "one row, one line");
 
@@ -234,6 +245,16 @@ struct shm_ledger_cutover {     /* proof that this cutover was published, and wh
 	_Atomic uint64_t published_ms; /* CLOCK_MONOTONIC */
 };
 static_assert(sizeof(struct shm_ledger_cutover) == 16, "cutover record");
+
+enum shm_lease_end { SHM_LEASE_END_UNKNOWN = 1, SHM_LEASE_END_DIED = 2 }; /* the process ended it so; died over it */
+struct shm_ledger_lease {        /* what a process that is gone has left: of each partition the latest end */
+	_Atomic uint64_t hash;   /* stored last; 0: free */
+	_Atomic uint64_t end_ms; /* CLOCK_MONOTONIC */
+	_Atomic uint32_t pid;
+	_Atomic uint32_t how; /* enum shm_lease_end */
+	uint8_t pad[8];
+};
+static_assert(sizeof(struct shm_ledger_lease) == 32, "lease record");
 
 /* ---- readers/<slot> ---------------------------------------------------------------------------------------- */
 
@@ -254,10 +275,13 @@ struct shm_registration {
 	uint32_t lines_off;
 	uint32_t line_stride;
 	uint64_t size;
+	uint32_t n_leases; /* slots of each reader's array; 0: no arrays */
+	uint32_t lease_stride;
+	uint64_t leases_off;
 	/* written by the reader process */
 	_Atomic uint32_t fences;      /* 1: its readers fence for themselves, membarrier was refused */
 	_Atomic uint32_t unbracketed; /* sticky: stored before the word is loaded in berth_admit */
-	uint8_t reserved[SHM_PAGE - 88];
+	uint8_t reserved[SHM_PAGE - 104];
 };
 static_assert(sizeof(struct shm_registration) == SHM_PAGE, "a registration's header is one page");
 
@@ -271,6 +295,24 @@ struct shm_line {
 };
 static_assert(sizeof(struct shm_line) == 128, "a line owns its pair of cache lines");
 
+/* One reader's leases; lease.h says what they mean. The array's header, then n_leases slots. */
+struct shm_leases {
+	_Atomic uint32_t high; /* slots below it have been in use */
+	uint32_t pad0;
+	_Atomic uint64_t overflow_ms; /* CLOCK_MONOTONIC: latest end of an unknown outcome that got no slot; 0: none */
+	uint8_t pad1[112];
+};
+static_assert(sizeof(struct shm_leases) == 128, "slots start on a pair of cache lines");
+
+struct shm_lease {
+	_Atomic uint64_t hash;  /* of the partition, 0 stored as 1; 0: free */
+	_Atomic uint64_t state; /* kind:2 | 0:14 | ms of CLOCK_MONOTONIC:48 */
+};
+static_assert(sizeof(struct shm_lease) == 16, "four slots a cache line");
+
+#define SHM_LEASE_STRIDE(n_leases) \
+	((uint32_t)((sizeof(struct shm_leases) + (n_leases) * sizeof(struct shm_lease) + 127u) & ~127u))
+
 /* Of sizes and offsets, so that two builds that disagree about the bytes never meet. */
 #define SHM_FP_(h, x) (((h) ^ (uint32_t)(x)) * 0x01000193u)
 #define SHM_FINGERPRINT \
@@ -280,9 +322,11 @@ static_assert(sizeof(struct shm_line) == 128, "a line owns its pair of cache lin
 								offsetof(struct shm_table, tags_off)), \
 							sizeof(struct shm_entry)), \
 						sizeof(struct shm_detail)), \
-					sizeof(struct shm_ledger_row)), \
+					sizeof(struct shm_ledger_row) ^ offsetof(struct shm_ledger_row, n_leases) \
+										<< 8), \
 				sizeof(struct shm_line)), \
 			offsetof(struct shm_registration, unbracketed)), \
-		sizeof(struct shm_ledger_cutover))
+		sizeof(struct shm_ledger_cutover) ^ sizeof(struct shm_ledger_lease) << 8 ^ \
+			sizeof(struct shm_lease) << 16)
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * Changes one at a time, through state machine, store and table: every refusal of the table of transitions, epochs, the barrier,
  * clusters, and commits that fail or whose fate nobody knows. */
-#include "core_place.h"
+#include "fake_reader.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -65,7 +65,9 @@ static void default_is_refused_in_the_order_of_the_contract(void **state)
 static void a_migration_is_refused_in_the_order_of_the_contract(void **state)
 {
 	struct core_place *p = *state;
+	struct fake_reader without;
 
+	fake_attach(p, &without, 1, 0, 0);
 	assert_code(apply(p, OP_BEGIN, "p", on("c9")), R_UNKNOWN_PARTITION);
 	assert_code(apply(p, OP_CUTOVER, "p", NULL), R_UNKNOWN_PARTITION);
 	assert_code(apply(p, OP_COMPLETE, "p", NULL), R_UNKNOWN_PARTITION);
@@ -84,6 +86,7 @@ static void a_migration_is_refused_in_the_order_of_the_contract(void **state)
 	assert_code(apply(p, OP_CUTOVER, "p", NULL), R_NOT_DRAINING);
 	assert_code(apply(p, OP_COMPLETE, "p", NULL), R_BARRIER_PENDING);
 	assert_code(apply(p, OP_BEGIN, "p", on("c2")), R_ALREADY_MIGRATING);
+	fake_die(&without);
 }
 
 static void bad_input_is_named_and_changes_nothing(void **state)
@@ -167,7 +170,9 @@ static void events_are_told_once_the_change_can_be_seen(void **state)
 static void complete_holds_the_barrier_and_ten_milliseconds(void **state)
 {
 	struct core_place *p = *state;
+	struct fake_reader without;
 
+	fake_attach(p, &without, 1, 0, 0);
 	cut_over(p, "p", on("c1"), on("c2"));
 	assert_code(apply(p, OP_COMPLETE, "p", NULL), R_BARRIER_PENDING);
 	assert_string_equal(p->r.reason, "reader-without-leases");
@@ -180,6 +185,7 @@ static void complete_holds_the_barrier_and_ten_milliseconds(void **state)
 	done(p, OP_COMPLETE, "p", NULL);
 	assert_int_equal(p->result.blackout_ms, 30011);
 	assert_at(p, "p", on("c2"));
+	fake_die(&without);
 }
 
 static void force_overrides_the_barrier_and_the_history_says_so(void **state)
@@ -198,7 +204,9 @@ static void abort_clears_the_barrier_and_every_earlier_epoch_is_stale(void **sta
 {
 	struct core_place *p = *state;
 	uint64_t cutover, proved;
+	struct fake_reader without;
 
+	fake_attach(p, &without, 1, 0, 0);
 	cut_over(p, "p", on("c1"), on("c2"));
 	cutover = p->result.epoch;
 	assert_true(table_cutover_find(core_table(p->core), cutover, &proved));
@@ -216,6 +224,7 @@ static void abort_clears_the_barrier_and_every_earlier_epoch_is_stale(void **sta
 	done(p, OP_BEGIN, "p", on("c2"));
 	done(p, OP_ABORT, "p", NULL);
 	assert_int_equal(p->result.blackout_ms, 0); /* writes were never held back */
+	fake_die(&without);
 }
 
 struct listed {
@@ -238,7 +247,9 @@ static void migrations_are_listed_by_partition_with_what_stands_against_them(voi
 {
 	struct core_place *p = *state;
 	struct listed l = {.n = 0};
+	struct fake_reader without;
 
+	fake_attach(p, &without, 1, 0, 0);
 	done(p, OP_SET, "z", on("c1"));
 	done(p, OP_SET, "b", on("c1"));
 	done(p, OP_BEGIN, "z", on("c2"));
@@ -253,6 +264,7 @@ static void migrations_are_listed_by_partition_with_what_stands_against_them(voi
 	l = (struct listed){.n = 0};
 	core_migrations(p->core, list_migration, &l);
 	assert_string_equal(l.text, "");
+	fake_die(&without);
 }
 
 static void thousands_of_migrations_stay_in_order(void **state)
@@ -383,7 +395,9 @@ static void a_commit_that_was_not_kept_is_undone(void **state)
 static void upkeep_settles_a_commit_without_another_change(void **state)
 {
 	struct core_place *p = *state;
+	struct fake_reader without;
 
+	fake_attach(p, &without, 1, 0, 0);
 	done(p, OP_SET, "p", on("c1"));
 	done(p, OP_BEGIN, "p", on("c2"));
 	next_commit = FAULT_UNKNOWN_IN;
@@ -399,6 +413,7 @@ static void upkeep_settles_a_commit_without_another_change(void **state)
 	p->now_ms += 1000;
 	core_step(p->core, 1000);
 	assert_int_not_equal(table_cluster_number(core_table(p->core), "c9", 2), 0);
+	fake_die(&without);
 }
 
 static void the_last_epoch_is_the_last(void **state)

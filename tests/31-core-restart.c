@@ -2,7 +2,7 @@
  * What a restart of the writer must not lose and not invent: placements, epochs, the barrier of a cutover, the
  * barrier's own length. A writer is killed by closing it, which writes nothing; what it had in flight, the faulty store
  * decides. */
-#include "core_place.h"
+#include "fake_reader.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -121,7 +121,9 @@ static void expect_pending(struct core_place *p, const char *key, uint64_t remai
 static void a_cutover_that_was_committed_but_not_published_holds_the_whole_barrier(void **state)
 {
 	struct core_place *p = *state;
+	struct fake_reader without;
 
+	fake_attach(p, &without, 1, 0, 0);
 	done(p, OP_SET, "p", on("c1"));
 	done(p, OP_BEGIN, "p", on("c2"));
 	next_commit = FAULT_UNKNOWN_IN; /* killed between the commit and the publication */
@@ -132,12 +134,15 @@ static void a_cutover_that_was_committed_but_not_published_holds_the_whole_barri
 	expect_pending(p, "p", 30011);
 	assert_int_equal(p->result.blackout_ms, 30011);
 	assert_at(p, "p", on("c2"));
+	fake_die(&without);
 }
 
 static void the_proof_of_a_publication_survives_a_restart(void **state)
 {
 	struct core_place *p = *state;
+	struct fake_reader without;
 
+	fake_attach(p, &without, 1, 0, 0);
 	cut_over(p, "p", on("c1"), on("c2"));
 	p->now_ms += 20000;
 	restart(p);
@@ -149,12 +154,15 @@ static void the_proof_of_a_publication_survives_a_restart(void **state)
 	p->now_ms += 40000;
 	restart(p);
 	done(p, OP_COMPLETE, "q", NULL);
+	fake_die(&without);
 }
 
 static void a_cutover_without_proof_is_published_anew(void **state)
 {
 	struct core_place *p = *state;
+	struct fake_reader without;
 
+	fake_attach(p, &without, 1, 0, 0);
 	cut_over(p, "p", on("c1"), on("c2"));
 	table_cutover_forget(core_table(p->core), p->result.epoch);
 	p->now_ms += 40000;
@@ -162,18 +170,22 @@ static void a_cutover_without_proof_is_published_anew(void **state)
 	p->now_ms += 1000;
 	restart(p); /* the one before has published it, and left the proof */
 	expect_pending(p, "p", 29011);
+	fake_die(&without);
 }
 
 static void a_publication_in_the_future_proves_nothing(void **state)
 {
 	struct core_place *p = *state;
+	struct fake_reader without;
 
+	fake_attach(p, &without, 1, 0, 0);
 	cut_over(p, "p", on("c1"), on("c2"));
 	table_cutover_forget(core_table(p->core), p->result.epoch);
 	table_cutover_record(core_table(p->core), p->result.epoch, p->now_ms + 1);
 	restart(p);
 	assert_code(apply(p, OP_COMPLETE, "p", NULL), R_BARRIER_PENDING);
 	assert_int_equal(p->r.remaining_ms, 30011);
+	fake_die(&without);
 }
 
 /* ---- the barrier's length --------------------------------------------------------------------------------------- */
@@ -181,7 +193,9 @@ static void a_publication_in_the_future_proves_nothing(void **state)
 static void a_longer_barrier_holds_every_complete_for_one_new_barrier(void **state)
 {
 	struct core_place *p = *state;
+	struct fake_reader without;
 
+	fake_attach(p, &without, 1, 0, 0);
 	cut_over(p, "p", on("c1"), on("c2"));
 	down(p);
 	p->now_ms += 1000000;
@@ -197,12 +211,15 @@ static void a_longer_barrier_holds_every_complete_for_one_new_barrier(void **sta
 	restart(p); /* the rule is over, and the next writer knows */
 	p->now_ms += 1000;
 	done(p, OP_COMPLETE, "q", NULL);
+	fake_die(&without);
 }
 
 static void a_longer_barrier_that_was_not_held_to_its_end_is_held_again(void **state)
 {
 	struct core_place *p = *state;
+	struct fake_reader without;
 
+	fake_attach(p, &without, 1, 0, 0);
 	cut_over(p, "p", on("c1"), on("c2"));
 	down(p);
 	p->now_ms += 1000000;
@@ -212,12 +229,15 @@ static void a_longer_barrier_that_was_not_held_to_its_end_is_held_again(void **s
 	core_step(p->core, 1000);
 	restart(p);
 	expect_pending(p, "p", 60011);
+	fake_die(&without);
 }
 
 static void a_shorter_barrier_counts_once_the_old_one_has_passed(void **state)
 {
 	struct core_place *p = *state;
+	struct fake_reader without;
 
+	fake_attach(p, &without, 1, 0, 0);
 	down(p);
 	p->barrier_ms = 10000;
 	up(p);
@@ -237,11 +257,13 @@ static void a_shorter_barrier_counts_once_the_old_one_has_passed(void **state)
 	core_step(p->core, 1000);
 	restart(p);
 	expect_pending(p, "d", 10011);
+	fake_die(&without);
 }
 
 static void what_is_not_published_cannot_complete(void **state)
 {
 	const struct barrier_rule rule = {.barrier_ms = 100, .start_ms = 5};
+	const struct barrier_facts facts = {.looked = true, .unbracketed = true};
 	struct migrations m = {0};
 	struct migration_item *item = migrations_reserve(&m, "p", 1);
 
@@ -249,11 +271,11 @@ static void what_is_not_published_cannot_complete(void **state)
 	migrations_insert(&m, item);
 	migrations_hold(&m, item, 9, 1000);
 	assert_int_equal(m.n_unpublished, 1);
-	assert_string_equal(barrier_judge(&rule, item, 1000000).reason, "not-published");
+	assert_string_equal(barrier_judge(&rule, item, &facts, 1000000).reason, "not-published");
 	migrations_published(&m, item, 2000);
 	assert_int_equal(m.n_unpublished, 0);
-	assert_string_equal(barrier_judge(&rule, item, 2110).reason, "reader-without-leases");
-	assert_null(barrier_judge(&rule, item, 2111).reason);
+	assert_string_equal(barrier_judge(&rule, item, &facts, 2110).reason, "reader-without-leases");
+	assert_null(barrier_judge(&rule, item, &facts, 2111).reason);
 	assert_int_equal(barrier_rule_ends_ms(&rule), 5);
 	migrations_free(&m);
 }

@@ -33,6 +33,18 @@ static void attach_says_what_is_wrong(void **state)
 		assert_null(attach_with(p, &o, cases[i].code));
 	}
 	o.writes = BERTH_WRITES_BRACKETED;
+	serve(p, ANSWER_FEW_LEASES);
+	attach_with(p, &o, BERTH_E_PROTOCOL);
+	serve(p, ANSWER_LEASES_OUTSIDE);
+	attach_with(p, &o, BERTH_E_PROTOCOL);
+	o.max_leases = BERTH_MAX_LEASES + 1;
+	attach_with(p, &o, BERTH_E_INVAL);
+	o.max_leases = BERTH_MAX_LEASES; /* times readers: more than a registration has */
+	o.max_readers = 257;
+	attach_with(p, &o, BERTH_E_INVAL);
+	o = (struct berth_attach_options){.size = sizeof o, .max_leases = 1};
+	attach_with(p, &o, BERTH_E_INVAL);
+	o = (struct berth_attach_options){.size = sizeof o, .writes = BERTH_WRITES_NONE + 1};
 	attach_with(p, &o, BERTH_E_INVAL);
 	o = (struct berth_attach_options){.size = sizeof o, .max_readers = BERTH_MAX_READERS + 1};
 	attach_with(p, &o, BERTH_E_INVAL);

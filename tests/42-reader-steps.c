@@ -18,7 +18,7 @@
 
 #define STEPS_MAX 20000
 
-enum call { ROUTE, LOOKUP, CLUSTER, N_CALLS };
+enum call { ROUTE, LOOKUP, CLUSTER, N_CALLS, BEGIN = N_CALLS /* needs a registration */ };
 
 struct answer {         /* shared with the other process */
 	enum call call; /* in: what to call */
@@ -36,7 +36,17 @@ static void look(struct berth_reader *r, const char *key, struct answer *a)
 	struct berth_route at = {0};
 	struct berth_placement l;
 	struct berth_cluster c;
+	struct berth_write w = {0};
 
+	if (a->call == BEGIN) {
+		a->code = berth_write_begin(r, key, strlen(key), 0, &w);
+		a->epoch = w.epoch;
+		a->cluster = w.cluster;
+		a->done = true;
+		if (a->code == BERTH_OK)
+			berth_write_end(r, &w, BERTH_DONE);
+		return;
+	}
 	if (a->call == ROUTE) {
 		a->code = berth_route(r, key, strlen(key), &at);
 		a->epoch = at.epoch;
@@ -57,7 +67,8 @@ static void look(struct berth_reader *r, const char *key, struct answer *a)
 
 static void other_process(const char *dir, const char *key, struct answer *a)
 {
-	struct berth_attach_options o = {.size = sizeof o, .wait_ms = 10000}; /* no wait when nobody serves */
+	struct berth_attach_options o = {
+		.size = sizeof o, .wait_ms = 10000, .writes = BERTH_WRITES_BRACKETED}; /* no wait when nobody serves */
 	struct berth *b = NULL;
 	struct berth_reader *r = NULL;
 	pid_t self = getpid();
@@ -66,7 +77,7 @@ static void other_process(const char *dir, const char *key, struct answer *a)
 		_exit(77);
 	if (berth_attach(dir, &o, &b) != BERTH_OK || berth_reader_open(b, &r) != BERTH_OK)
 		_exit(1);
-	for (enum call call = 0; call < N_CALLS; call++) { /* whatever the first call of its kind does */
+	for (enum call call = 0; call <= BEGIN; call++) { /* whatever the first call of its kind does */
 		a->call = call;
 		look(r, key, a);
 	}
@@ -294,6 +305,68 @@ static void call_without_a_section_opens_one_of_its_own(void **state)
 	munmap(a, sizeof *a);
 }
 
+/* What a drain would see in the moment of the cutover. */
+static bool lease_seen;
+
+static void cut_over(struct reader_place *p, unsigned n)
+{
+	const struct shm_leases *a = leases_of(p, 0);
+
+	(void)n;
+	epochs[1] = place_phase(p, MOVED, PHASE_CUTOVER);
+	lease_seen = false;
+	for (uint32_t i = 0; i < atomic_load(&a->high); i++)
+		lease_seen = lease_seen || atomic_load(&lease_slots((struct shm_leases *)(uintptr_t)a)[i].hash) != 0;
+}
+
+static void draining_again(struct reader_place *p)
+{
+	static unsigned cluster;
+
+	cluster = cluster % 2 + 1;
+	epochs[0] = place_begin(p, MOVED, cluster, NULL);
+}
+
+static void check_begun(const struct answer *a)
+{
+	if (a->code == BERTH_OK && !lease_seen)
+		fail_msg("after %u instructions: admitted, and no lease was to be seen at the cutover", at);
+	if (a->code == BERTH_OK && a->epoch != epochs[0])
+		fail_msg("after %u instructions: admitted at epoch %llu", at, (unsigned long long)a->epoch);
+	if (a->code != BERTH_OK && a->code != BERTH_E_CUTOVER)
+		fail_msg("after %u instructions: %s", at, berth_strerror(a->code));
+	for (uint32_t i = 0; i < atomic_load(&leases_of(place, 0)->high); i++)
+		if (atomic_load(&lease_slots(leases_of(place, 0))[i].hash) != 0)
+			fail_msg("after %u instructions: a lease was left behind", at);
+	place_phase(place, MOVED, PHASE_SETTLED);
+	draining_again(place);
+}
+
+static void admitted_write_was_to_be_seen_at_every_instruction(void **state)
+{
+	struct reader_place *p = *state;
+
+	place = p;
+	place_set(p, MOVED, 1, "index-1");
+	draining_again(p);
+	serve(p, ANSWER_REGISTER);
+	at_each_instruction(p, MOVED, BEGIN, 1, cut_over, check_begun);
+}
+
+static void check_begun_anew(const struct answer *a)
+{
+	if (a->code != BERTH_OK || a->cluster != 1)
+		fail_msg("after %u instructions: %s, cluster %u", at, berth_strerror(a->code), a->cluster);
+}
+
+static void restart_of_the_writer_keeps_the_lease_at_every_instruction(void **state)
+{
+	place = *state;
+	place_set(place, MOVED, 1, "index-1");
+	serve(place, ANSWER_REGISTER);
+	at_each_instruction(place, MOVED, BEGIN, 3, restart_it, check_begun_anew);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -301,6 +374,8 @@ int main(void)
 		IN_PLACE(reused_slot_never_answers_with_the_tenant_before),
 		IN_PLACE(call_without_a_section_opens_one_of_its_own),
 		IN_PLACE(restart_of_the_writer_is_invisible_at_every_instruction),
+		IN_PLACE(admitted_write_was_to_be_seen_at_every_instruction),
+		IN_PLACE(restart_of_the_writer_keeps_the_lease_at_every_instruction),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -24,6 +24,34 @@ static void clusters(struct wire *w)
 	wire_do(w, "cluster.set", "{s:s}", "id", "c3");
 }
 
+static json_int_t clock_ns(int clock)
+{
+	struct timespec t;
+
+	clock_gettime(clock, &t);
+	return (json_int_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static const char attach[] = "{s:i, s:i, s:i, s:s, s:b, s:I, s:I}";
+#define ATTACH_AT(version, pid, readers, writes, monotonic, boottime) \
+	attach, "version", version, "pid", pid, "readers", readers, "writes", writes, "fences", 0, "monotonic_ns", \
+		(json_int_t)(monotonic), "boottime_ns", (json_int_t)(boottime)
+#define ATTACH(version, pid, readers, writes) \
+	ATTACH_AT(version, pid, readers, writes, clock_ns(CLOCK_MONOTONIC), clock_ns(CLOCK_BOOTTIME))
+
+/* A reader whose writes are not seen: the barrier counts for it. */
+static void writer_without_leases(struct wire *w, void **state)
+{
+	wire_open(w, *state, WIRE_LOOK);
+	wire_do(w, "attach", ATTACH(1, getpid(), 1, "unbracketed"));
+}
+
+static void end_writer(struct wire *w)
+{
+	close(w->passed);
+	wire_close(w);
+}
+
 static void status_tells_what_the_writer_is(void **state)
 {
 	struct daemon *d = *state;
@@ -129,10 +157,11 @@ static void a_change_tells_its_epoch_and_unchanged_takes_none(void **state)
 /* Every refusal of the table of transitions that a client can bring about; the order of the checks is 12-machine.c's. */
 static void each_refusal_has_its_code_on_the_wire(void **state)
 {
-	struct wire w;
+	struct wire w, reader;
 	json_t *error;
 
 	wire_open(&w, *state, WIRE_ADMIN);
+	writer_without_leases(&reader, state);
 	clusters(&w);
 	wire_deny(&w, "unknown-cluster", "set", on, "partition", "p", "placement", "mode", "dedicated-cluster",
 		  "cluster", "c9");
@@ -162,17 +191,20 @@ static void each_refusal_has_its_code_on_the_wire(void **state)
 	assert_string_equal(text_of(json_object_get(error, "data"), "reason"), "reader-without-leases");
 	assert_in_range(int_of(json_object_get(error, "data"), "remaining_ms"), 1, 30011);
 	assert_int_equal(int_of(json_object_get(error, "data"), "in_flight"), 0);
+	assert_int_equal(json_array_size(json_object_get(json_object_get(error, "data"), "pids")), 1);
 	json_decref(error);
 	wire_do(&w, "complete", "{s:s, s:b}", "partition", "p", "force", 1);
+	end_writer(&reader);
 	wire_close(&w);
 }
 
 static void a_migration_is_listed_and_ends_with_its_blackout(void **state)
 {
-	struct wire w;
+	struct wire w, reader;
 	json_t *r, *m;
 
 	wire_open(&w, *state, WIRE_ADMIN);
+	writer_without_leases(&reader, state);
 	clusters(&w);
 	place(&w, "p", "c1");
 	wire_do(&w, "begin", "{s:s, s:{s:s}}", "partition", "p", "to", "cluster", "c2");
@@ -195,6 +227,7 @@ static void a_migration_is_listed_and_ends_with_its_blackout(void **state)
 	r = wire_ok(&w, "migrations", NULL);
 	assert_int_equal(json_array_size(json_object_get(r, "migrations")), 0);
 	json_decref(r);
+	end_writer(&reader);
 	wire_close(&w);
 }
 
@@ -329,21 +362,6 @@ static void a_watcher_that_changes_things_gets_answers_in_one_piece(void **state
 }
 
 /* ---- attaching --------------------------------------------------------------------------------------------- */
-
-static json_int_t clock_ns(int clock)
-{
-	struct timespec t;
-
-	clock_gettime(clock, &t);
-	return (json_int_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
-static const char attach[] = "{s:i, s:i, s:i, s:s, s:b, s:I, s:I}";
-#define ATTACH_AT(version, pid, readers, writes, monotonic, boottime) \
-	attach, "version", version, "pid", pid, "readers", readers, "writes", writes, "fences", 0, "monotonic_ns", \
-		(json_int_t)(monotonic), "boottime_ns", (json_int_t)(boottime)
-#define ATTACH(version, pid, readers, writes) \
-	ATTACH_AT(version, pid, readers, writes, clock_ns(CLOCK_MONOTONIC), clock_ns(CLOCK_BOOTTIME))
 
 static void attach_hands_over_the_registration(void **state)
 {

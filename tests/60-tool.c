@@ -8,6 +8,7 @@
 
 #include "../reader_lib/berth.h"
 #include "cli.h"
+#include "holder.h"
 
 #define SHARED "--mode", "shared-index", "--index", "shared", "--inject", "_tenant=@partition"
 
@@ -347,9 +348,11 @@ static void a_document_comes_through_a_pipe_and_leaves_commands_alone(void **sta
 static void a_migration_goes_step_by_step(void **state)
 {
 	struct daemon *d = *state;
+	struct holder without_leases;
 	json_t *lines, *error;
 	struct cli c;
 
+	holder_start(&without_leases, d, BERTH_WRITES_UNBRACKETED); /* each cutover waits the barrier */
 	two_clusters(d);
 	cli_expect(0, d, "set", "acme", "--cluster", "c1", SHARED);
 	json_decref(cli_refused("not-migrating", d, "migrate", "cutover", "acme"));
@@ -371,6 +374,7 @@ static void a_migration_goes_step_by_step(void **state)
 	assert_true(int_of(error, "remaining_ms") > 0);
 	assert_true(strlen(text_of(error, "reason")) > 0);
 	assert_int_equal(int_of(error, "in_flight"), 0);
+	assert_int_equal(json_integer_value(json_array_get(json_object_get(error, "pids"), 0)), without_leases.pid);
 	json_decref(error);
 	lines = cli_json(0, d, "migrate", "status");
 	assert_string_equal(field(lines, 0, "partition"), "acme");
@@ -396,6 +400,7 @@ static void a_migration_goes_step_by_step(void **state)
 	cli_run(&c, d, "migrate", "status");
 	cli_check(&c, 0, "no migration is under way", NULL);
 	cli_free(&c);
+	holder_stop(&without_leases);
 }
 
 static void watch_prints_each_change(void **state)

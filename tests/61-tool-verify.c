@@ -127,6 +127,13 @@ static uint64_t with_cluster(uint64_t word, unsigned cluster)
 	return word_make(word_epoch(word), cluster, word_which(word), word_kind(word), word_phase(word));
 }
 
+static struct shm_ledger_lease *lease_of(struct shm_ledger *l)
+{
+	struct shm_ledger_row *rows = (struct shm_ledger_row *)(l + 1);
+
+	return (struct shm_ledger_lease *)((struct shm_ledger_cutover *)(rows + SHM_LEDGER_ROWS) + SHM_LEDGER_CUTOVERS);
+}
+
 /* X(what it does, the words of the fault) */
 #define DAMAGES(X) \
 	X(c->root->magic ^= 1, "root: magic") \
@@ -208,7 +215,9 @@ static uint64_t with_cluster(uint64_t word, unsigned cluster)
 	  ": document is") \
 	X(c->ledger->magic ^= 1, "ledger: magic") \
 	X(c->ledger->n_rows = 1u << 30, "ledger: n_rows") \
+	X(c->ledger->n_leases++, "ledger: n_leases is 16385") \
 	X(c->ledger->reserved[1] = 1, "ledger: reserved") \
+	X(lease_of(c->ledger)->hash = 1, "ledger slot 0: lease.how is 0") \
 	X(((struct shm_ledger_row *)(c->ledger + 1))->attach = 1u << 20, "ledger slot 0: row.attach is 1048576")
 
 static unsigned n_damages;

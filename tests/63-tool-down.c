@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "cli.h"
+#include "holder.h"
 
 #define SHARED "--mode", "shared-index", "--index", "shared", "--inject", "_tenant=@partition"
 
@@ -38,6 +39,7 @@ static void a_dead_daemon_leaves_the_looking_commands(void **state)
 		{"top", NULL},
 	};
 	struct daemon *d = *state;
+	struct holder h;
 	json_t *lines;
 	struct cli before, after;
 
@@ -46,6 +48,8 @@ static void a_dead_daemon_leaves_the_looking_commands(void **state)
 	cli_expect(0, d, "set", "globex", "--mode", "dedicated-cluster", "--cluster", "c1");
 	cli_expect(0, d, "migrate", "begin", "acme", "--to", "c2");
 	cli_run(&before, d, "dump");
+	holder_start(&h, d, BERTH_WRITES_BRACKETED);
+	holder_begin(&h, "globex");
 	daemon_kill(d);
 	lines = cli_json(0, d, "status");
 	assert_string_equal(field(lines, 0, "writer"), "down");
@@ -64,7 +68,15 @@ static void a_dead_daemon_leaves_the_looking_commands(void **state)
 	cli_expect(0, d, "get", "acme");
 	cli_expect(1, d, "get", "nobody");
 	cli_expect(0, d, "verify");
-	cli_expect(0, d, "readers");
+	cli_run(&after, d, "readers"); /* what it has under way only a daemon can see */
+	cli_check(&after, 0, "lives", "from its ledger:");
+	assert_non_null(strstr(after.out, "leases"));
+	cli_free(&after);
+	lines = cli_json(0, d, "readers");
+	assert_int_equal(json_array_size(lines), 1);
+	assert_string_equal(field(lines, 0, "writes"), "bracketed");
+	assert_string_equal(field(lines, 0, "comm"), "holder");
+	json_decref(lines);
 	lines = cli_json(0, d, "migrate", "status");
 	assert_int_equal(json_array_size(lines), 1);
 	assert_string_equal(field(lines, 0, "partition"), "acme");
@@ -78,6 +90,7 @@ static void a_dead_daemon_leaves_the_looking_commands(void **state)
 		assert_non_null(strstr(text_of(error, "message"), "start it"));
 		json_decref(lines);
 	}
+	holder_kill(&h);
 }
 
 static void a_stopped_daemon_is_given_up_after_a_while(void **state)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
- * A look-up makes no system call and allocates nothing. Ten million of them run behind a seccomp filter that kills the
- * process at the first system call, then under strace, then between two readings of the allocator's own counters; each
- * is shown first to notice what it is there for. Called with an instance's directory, the program is the reader that
- * strace runs. */
+ * A look-up makes no system call and allocates nothing, nor does a write in a lease, begun and ended. Ten million of them
+ * run behind a seccomp filter that kills the process at the first system call, then under strace, then between two
+ * readings of the allocator's own counters; each is shown first to notice what it is there for. Called with an instance's
+ * directory, the program is the reader that strace runs. */
 #include "child.h"
 
 #include <errno.h>
@@ -29,18 +29,29 @@
 static struct daemon *d;
 static struct berth *b;
 static struct berth_reader *r;
+static struct berth *bracketed; /* attached a second time: berth_admit would take the leases' sense away */
+static struct berth_reader *writer;
 static struct berth_key keys[N_KEYS];
 static uint64_t epochs[N_KEYS];
 
 /* ---- the reader ------------------------------------------------------------------------------------------------- */
 
+/* Slots of the writer: what is under way at once, and the first of the unknown ends; the others find no slot. */
+#define LEASES 1024u
+#define UNDER_WAY 64u
+
 /* Attached, with every page that it will need looked at once. */
 static bool open_reader(const char *dir)
 {
+	struct berth_attach_options options = {
+		.size = sizeof options, .writes = BERTH_WRITES_BRACKETED, .max_readers = 1, .max_leases = LEASES};
 	struct berth_route at;
+	struct berth_write w;
 	char key[32];
 
 	if (berth_attach(dir, NULL, &b) != BERTH_OK || berth_reader_open(b, &r) != BERTH_OK)
+		return false;
+	if (berth_attach(dir, &options, &bracketed) != BERTH_OK || berth_reader_open(bracketed, &writer) != BERTH_OK)
 		return false;
 	for (unsigned i = 0; i < N_KEYS; i++) {
 		snprintf(key, sizeof key, "tenant-%u", i);
@@ -48,11 +59,41 @@ static bool open_reader(const char *dir)
 			keys[i].key = strdup(key);
 		keys[i].len = strlen(key);
 		if (berth_route(r, keys[i].key, keys[i].len, &at) != BERTH_OK ||
-		    berth_admit(r, keys[i].key, keys[i].len, at.epoch) != BERTH_OK)
+		    berth_admit(r, keys[i].key, keys[i].len, at.epoch) != BERTH_OK ||
+		    berth_write_begin(writer, keys[i].key, keys[i].len, at.epoch, &w) != BERTH_OK ||
+		    berth_write_end(writer, &w, BERTH_DONE) != BERTH_OK)
 			return false;
 		epochs[i] = at.epoch;
 	}
 	return true;
+}
+
+/* One write begins, the one that began UNDER_WAY calls before ends; now and then what is refused, ends of which nobody
+ * knows the outcome (more than there are slots), and many writes at once. */
+static struct berth_write under_way[UNDER_WAY], many[UNDER_WAY];
+static unsigned write_step(unsigned i, unsigned key)
+{
+	static int status[UNDER_WAY];
+	struct berth_write *w = &under_way[i % UNDER_WAY], refused;
+	const struct berth_key *k = &keys[key];
+	unsigned wrong = 0;
+
+	if (w->epoch)
+		wrong += berth_write_end(writer, w, i % 512 == 0 ? BERTH_UNKNOWN : BERTH_DONE) != BERTH_OK;
+	wrong += berth_write_begin(writer, k->key, k->len, i % 2 ? epochs[key] : 0, w) != BERTH_OK ||
+		 w->epoch != epochs[key];
+	if (i % 64 == 0) {
+		wrong += berth_write_begin(writer, k->key, k->len, epochs[key] + 1, &refused) != BERTH_E_STALE;
+		wrong += berth_write_begin(writer, "nobody", 6, 0, &refused) != BERTH_E_UNKNOWN;
+	}
+	if (i % 1024 == 0) {
+		const struct berth_key *first = keys + key % (N_KEYS - UNDER_WAY);
+
+		wrong += berth_write_begin_bulk(writer, first, NULL, UNDER_WAY, many, status) != BERTH_OK;
+		for (unsigned n = 0; n < UNDER_WAY; n++)
+			wrong += status[n] != BERTH_OK || berth_write_end(writer, &many[n], BERTH_DONE) != BERTH_OK;
+	}
+	return wrong;
 }
 
 /* Nothing but calls of libberth. How many went wrong. */
@@ -74,6 +115,8 @@ static unsigned loop(unsigned routes)
 			wrong += berth_admit(r, k->key, k->len, at.epoch) != BERTH_OK;
 		if (i % 16 == 1)
 			wrong += berth_admit(r, k->key, k->len, at.epoch + 1) != BERTH_E_STALE;
+		if (i % 4 == 0)
+			wrong += write_step(i / 4, i % N_KEYS);
 		if (i % 32 == 0) {
 			berth_read_begin(r);
 			wrong += berth_lookup(r, k->key, k->len, &p) != BERTH_OK || p.n_inject != 1 ||
@@ -85,6 +128,9 @@ static unsigned loop(unsigned routes)
 		if (i % 64 == 0)
 			wrong += berth_route(r, "nobody", 6, &at) != BERTH_E_UNKNOWN;
 	}
+	for (unsigned i = 0; i < UNDER_WAY; i++)
+		if (under_way[i].epoch)
+			wrong += berth_write_end(writer, &under_way[i], BERTH_DONE) != BERTH_OK;
 	return wrong;
 }
 
@@ -285,6 +331,8 @@ static void ten_million_routes_allocate_nothing(void **state)
 	assert_int_equal(counted("thread.deallocated"), freed);
 	berth_reader_close(&r);
 	assert_int_equal(berth_detach(&b), BERTH_OK);
+	berth_reader_close(&writer);
+	assert_int_equal(berth_detach(&bracketed), BERTH_OK);
 }
 
 static int make_place(void **state)

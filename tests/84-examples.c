@@ -40,6 +40,7 @@ static const struct {
 	  "globex: c2 http://10.0.0.2:9200 index \"shared\" _tenant=globex\n"}},
 	{"bulk", {"acme: cluster 1\n", "globex: cluster 2\n"}},
 	{"admit", {"acme: the write may go to cluster 1\n", "globex: the write may go to cluster 2\n"}},
+	{"write", {"acme: written to cluster 1\n", "globex: written to cluster 2\n"}},
 	{"maintain", {"acme: cluster 1, epoch 1; daemon: success\n"}},
 };
 

@@ -9,13 +9,13 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <fcntl.h>
 
-#define LINES 64 /* that the tests may look at; what is not in the file is not touched */
 #define CONNECTIONS 16
 
 struct row {
@@ -234,19 +234,25 @@ bool place_is_set(struct reader_place *p, const char *key)
 static int registration(struct reader_place *p, enum answers how, const char *request, char *result, size_t size)
 {
 	struct registry_peer peer = {.pid = getpid(), .uid = getuid(), .pidfd = -1};
-	const char *readers = strstr(request, "\"readers\":");
+	const char *readers = strstr(request, "\"readers\":"), *leases = strstr(request, "\"leases\":");
 	bool fences = strstr(request, "\"fences\":true") != NULL, none = strstr(request, "\"none\"") != NULL;
 	struct shm_registration *r;
 	struct refusal why;
+	struct stat st;
 	uint32_t slot;
 	uint64_t attach;
 	int fd = -1;
 
 	if (!readers ||
 	    registry_attach(table_registry(p->table), &peer, (uint32_t)strtoul(readers + 10, NULL, 10),
-			    none ? SHM_WRITES_NONE : SHM_WRITES_UNBRACKETED, fences, &fd, &slot, &attach, &why))
+			    leases ? (uint32_t)strtoul(leases + 9, NULL, 10) : 0,
+			    none     ? SHM_WRITES_NONE
+			    : leases ? SHM_WRITES_BRACKETED
+				     : SHM_WRITES_UNBRACKETED,
+			    fences, &fd, &slot, &attach, &why) ||
+	    fstat(fd, &st) != 0)
 		abort();
-	r = mmap(NULL, SHM_PAGE + LINES * sizeof(struct shm_line), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	r = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (r == MAP_FAILED)
 		abort();
 	r->uuid[0] ^= how == ANSWER_OTHER_UUID;
@@ -256,6 +262,10 @@ static int registration(struct reader_place *p, enum answers how, const char *re
 		r->monotonic_ns += 1000000000;
 	if (how == ANSWER_FEW_LINES)
 		r->n_readers--;
+	if (how == ANSWER_FEW_LEASES)
+		r->n_leases--;
+	if (how == ANSWER_LEASES_OUTSIDE)
+		r->leases_off += 128;
 	atomic_store(&p->registration, r); /* stays mapped: the tests look at it */
 	snprintf(result, size, "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"slot\":%u,\"attach\":%llu}}\n", slot,
 		 (unsigned long long)attach);
@@ -453,4 +463,11 @@ struct shm_line *line_of(struct reader_place *p, unsigned i)
 	char *reg = (char *)atomic_load(&p->registration);
 
 	return (struct shm_line *)(reg + SHM_PAGE) + i;
+}
+
+struct shm_leases *leases_of(struct reader_place *p, unsigned i)
+{
+	struct shm_registration *reg = atomic_load(&p->registration);
+
+	return (struct shm_leases *)((char *)reg + reg->leases_off + (size_t)i * reg->lease_stride);
 }

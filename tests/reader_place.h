@@ -17,6 +17,7 @@
 
 #include "../reader_lib/berth.h"
 #include "../shm/grace.h"
+#include "../shm/lease.h"
 #include "../shm/segment.h"
 #include "../writer/registry.h"
 #include "../writer/table.h"
@@ -32,7 +33,9 @@ enum answers {
 	ANSWER_OLD_CLOCK,
 	ANSWER_FUTURE_CLOCK,
 	ANSWER_OTHER_UUID,
-	ANSWER_FEW_LINES
+	ANSWER_FEW_LINES,
+	ANSWER_FEW_LEASES,
+	ANSWER_LEASES_OUTSIDE
 };
 
 struct reader_place {
@@ -78,7 +81,9 @@ struct berth *attach_with(struct reader_place *, const struct berth_attach_optio
 struct berth *attached(struct reader_place *); /* registered */
 struct berth *copying(struct reader_place *);  /* nobody serves */
 struct berth_reader *opened(struct berth *);
-struct shm_line *line_of(struct reader_place *, unsigned i); /* of the registration that was handed over last */
+/* Of the registration that was handed over last. */
+struct shm_line *line_of(struct reader_place *, unsigned i);
+struct shm_leases *leases_of(struct reader_place *, unsigned i);
 void close_all(struct berth *, struct berth_reader *);
 /* Calls berth_maintain until it answers `code`, at most ten seconds. */
 void maintain_until(struct berth *, int code);

@@ -80,8 +80,8 @@ static void tell(const struct change_words *words, const json_t *result)
 	       changed ? words->done : "unchanged, it was so already");
 	if (epoch)
 		printf(", epoch %" PRIu64, epoch);
-	if (tool_u64(result, "blackout_ms"))
-		printf("; writes were held back for %s", text_duration(span, tool_u64(result, "blackout_ms")));
+	if (json_is_integer(json_object_get(result, "blackout_ms")) && (words->held || tool_u64(result, "blackout_ms")))
+		printf("; writes were held back for %s", text_blackout(span, tool_u64(result, "blackout_ms")));
 	putchar('\n');
 	if (changed && words->next)
 		printf("%s\n", words->next);
@@ -216,7 +216,8 @@ int migrate_cutover(struct tool *t, const struct arguments *a)
 
 int migrate_complete(struct tool *t, const struct arguments *a)
 {
-	return change_operand(t, a, "complete", "partition", true, (struct change_words){.done = "moved"});
+	return change_operand(t, a, "complete", "partition", true,
+			      (struct change_words){.done = "moved", .held = true});
 }
 
 int migrate_abort(struct tool *t, const struct arguments *a)

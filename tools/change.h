@@ -13,6 +13,7 @@ int change_placement(const struct tool *, const struct arguments *, const char *
  * (NULL: nothing to say). Takes params over. */
 struct change_words {
 	const char *subject, *done, *next;
+	bool held; /* writes were held back: for how long is told, however short */
 };
 int change_call(struct tool *, const char *method, json_t *params, const struct change_words *);
 

@@ -53,17 +53,22 @@ static uint64_t now_ms(void)
 	return seg_clock_ms(CLOCK_MONOTONIC);
 }
 
-/* Waits for events until the deadline. 1, 0 when it passed, -1 with errno (EINTR: a signal asks for attention; whoever
- * wants to be interrupted has it unblocked). */
-static int wait_for(int fd, short events, uint64_t deadline_ms)
+/* Waits for events until the deadline. 1, 0 when it passed, -1 with errno (EINTR: `stop` has been asked for). */
+static int wait_for(int fd, short events, uint64_t deadline_ms, const struct client_stop *stop)
 {
 	struct pollfd p = {.fd = fd, .events = events};
-	uint64_t now = now_ms(), left = deadline_ms > now ? deadline_ms - now : 0;
 	int n;
 
-	do
-		n = poll(&p, 1, left > INT32_MAX ? INT32_MAX : (int)left);
-	while (n < 0 && errno == EINTR && now_ms() < deadline_ms);
+	do {
+		uint64_t now = now_ms(), left = deadline_ms > now ? deadline_ms - now : 0;
+		struct timespec ts = {.tv_nsec = (long)(left % 1000) * 1000000L};
+		ts.tv_sec = (time_t)(left / 1000 < INT32_MAX ? left / 1000 : INT32_MAX);
+		if (stop && stop->asked()) {
+			errno = EINTR;
+			return -1;
+		}
+		n = ppoll(&p, 1, &ts, stop ? stop->mask : NULL);
+	} while (n < 0 && errno == EINTR && now_ms() < deadline_ms);
 	return n;
 }
 
@@ -144,7 +149,7 @@ static enum call_result send_all(struct client *c, const char *bytes, size_t n, 
 		ssize_t sent = send_some(c->fd, bytes + at, n - at, at == 0 ? pass_fd : -1);
 		if (sent > 0)
 			at += (size_t)sent;
-		else if (errno == EAGAIN && wait_for(c->fd, POLLOUT, deadline) == 1)
+		else if (errno == EAGAIN && wait_for(c->fd, POLLOUT, deadline, NULL) == 1)
 			continue;
 		else if (errno != EINTR || now_ms() >= deadline)
 			return down(c, "berthd does not take the request: %s", strerror(errno));
@@ -170,7 +175,7 @@ static bool take_line(struct client *c, json_t **line)
 }
 
 /* More bytes, by the deadline. CALL_OK with *quiet: none came. */
-static enum call_result receive(struct client *c, uint64_t deadline_ms, bool *quiet)
+static enum call_result receive(struct client *c, uint64_t deadline_ms, const struct client_stop *stop, bool *quiet)
 {
 	*quiet = false;
 	if (c->room - c->len < 65536) {
@@ -191,8 +196,12 @@ static enum call_result receive(struct client *c, uint64_t deadline_ms, bool *qu
 			return down(c, "berthd closed the connection");
 		if (errno != EAGAIN && errno != EINTR)
 			return down(c, "the connection to berthd broke: %s", strerror(errno));
-		if (wait_for(c->fd, POLLIN, deadline_ms) == 1)
+		if (wait_for(c->fd, POLLIN, deadline_ms, stop) == 1)
 			continue;
+		if (stop && stop->asked()) {
+			client_close(c);
+			return CALL_STOPPED;
+		}
 		if (now_ms() >= deadline_ms) {
 			*quiet = true;
 			return CALL_OK;
@@ -224,19 +233,21 @@ static enum call_result silent(const struct tool *t, struct client *c)
 			    : "");
 }
 
-static enum call_result receive_answer(const struct tool *t, struct client *c, uint64_t patience_ms, json_t **line)
+static enum call_result receive_answer(const struct tool *t, struct client *c, const struct client_request *r,
+				       json_t **line)
 {
 	uint64_t deadline = now_ms() + CLIENT_ANSWER_MS;
 	bool quiet;
 
 	while (!take_line(c, line)) {
-		if (receive(c, deadline, &quiet) != CALL_OK)
-			return CALL_DOWN;
+		enum call_result rc = receive(c, deadline, r->stop, &quiet);
+		if (rc != CALL_OK)
+			return rc;
 		if (!quiet) {
 			deadline = now_ms() + CLIENT_ANSWER_MS; /* bytes flow */
 			continue;
 		}
-		if (!daemon_lives(t, patience_ms))
+		if (!daemon_lives(t, r->patience_ms))
 			return silent(t, c);
 		deadline = now_ms() + CLIENT_ANSWER_MS;
 	}
@@ -277,7 +288,7 @@ enum call_result client_call(const struct tool *t, struct client *c, const struc
 	rc = send_all(c, request, len, r->pass_fd);
 	free(request);
 	while (rc == CALL_OK) {
-		rc = receive_answer(t, c, r->patience_ms, &line);
+		rc = receive_answer(t, c, r, &line);
 		if (rc != CALL_OK)
 			break;
 		const json_t *id = json_object_get(line, "id");
@@ -307,7 +318,7 @@ enum call_result client_next(struct client *c, int wait_ms, json_t **line)
 
 	*line = NULL;
 	while (!take_line(c, line)) {
-		if (receive(c, deadline, &quiet) != CALL_OK)
+		if (receive(c, deadline, NULL, &quiet) != CALL_OK)
 			return CALL_DOWN;
 		if (quiet)
 			return CALL_OK;

@@ -4,6 +4,8 @@
 #ifndef BERTH_TOOLS_CLIENT_H
 #define BERTH_TOOLS_CLIENT_H
 
+#include <signal.h>
+
 #include "tool.h"
 
 #define CLIENT_ANSWER_MS 5000
@@ -25,22 +27,30 @@ struct client {
 };
 
 /* CALL_DOWN: no connection, or it broke, or no answer in time: whether the request was carried out is not known once it
- * was sent (client->sent). The connection is closed then. */
-enum call_result { CALL_OK, CALL_REFUSED, CALL_DOWN };
+ * was sent. CALL_STOPPED, of a request with `stop` alone: so is it not known then. The connection is closed then. */
+enum call_result { CALL_OK, CALL_REFUSED, CALL_DOWN, CALL_STOPPED };
 
 void client_init(struct client *, enum client_socket);
 /* Within CLIENT_ANSWER_MS. CALL_OK or CALL_DOWN. t->dir_fd is open. */
 enum call_result client_connect(const struct tool *, struct client *);
 void client_close(struct client *);
 
+/* Signals that end the waiting for an answer: they are let in with this mask, and have then come when asked() says so. */
+struct client_stop {
+	const sigset_t *mask;
+	bool (*asked)(void);
+};
+
 /* A request and its answer. params: taken over; NULL: none. pass_fd: handed over with the request; -1: none.
  * patience_ms: after CLIENT_ANSWER_MS, wait on while root's heartbeat is younger than this; 0: do not.
+ * stop: NULL: signals do not end it, those that are not blocked interrupt nothing.
  * *answer: the result, or the error object of CALL_REFUSED; new reference; untouched otherwise. */
 struct client_request {
 	const char *method;
 	json_t *params;
 	int pass_fd;
 	uint64_t patience_ms;
+	const struct client_stop *stop;
 };
 enum call_result client_call(const struct tool *, struct client *, const struct client_request *, json_t **answer);
 /* The next notification, waiting at most wait_ms (-1: for ever); CALL_OK with *line NULL: none came. */

@@ -35,8 +35,12 @@ const struct command commands[] = {
 	},
 	{
 		.name = "readers",
-		.help = "List the processes that read the table, and what they hold back.",
-		.more = "Without a daemon: what its ledger says of them.",
+		.help = "List the processes that read the table, and the writes that they have under way.",
+		.more = "WRITES says how a process writes: `none`; `leases`, and then a migration waits for its writes "
+			"and no longer; or `without leases`, and then each migration waits the whole barrier. UNKNOWN "
+			"counts writes that ended without an answer less than a barrier ago. Below the processes: "
+			"their writes under way, oldest first. Without a daemon: what its ledger says of the "
+			"processes.",
 		.example = "berth readers",
 		.run = readers_show,
 	},
@@ -74,7 +78,7 @@ const struct command commands[] = {
 	},
 	{
 		.name = "top",
-		.help = "Show partitions, changes, migrations and readers, each second anew.",
+		.help = "Show partitions, changes, migrations, readers and their writes, each second anew.",
 		.more = "`q` ends it. Into a file or a pipe it prints one picture.",
 		.example = "berth top",
 		.run = top_run,
@@ -149,15 +153,14 @@ const struct command commands[] = {
 		.optional = TARGET | OPT(COPY) | OPT(MAX_BLACKOUT),
 		.help = "Move a partition: begin, copy, cutover, complete.",
 		.more = "CMD is run by /bin/sh while writes still go to the old cluster, and must have caught up with "
-			"them when it "
-			"ends. It finds BERTH_PARTITION, BERTH_FROM, BERTH_TO (clusters), BERTH_FROM_ENDPOINT, "
-			"BERTH_TO_ENDPOINT, "
-			"BERTH_FROM_MODE, BERTH_TO_MODE, BERTH_FROM_INDEX, BERTH_TO_INDEX and BERTH_EPOCH in its "
-			"environment. "
-			"When it fails, when writes are held back for longer than --max-blackout, and on Ctrl-C or "
-			"SIGTERM (exit "
-			"code 130) the migration is undone. A restart of the daemon meanwhile is waited for, up to 30 "
-			"s.",
+			"them when it ends. It finds in its environment: BERTH_PARTITION; BERTH_FROM and BERTH_TO, "
+			"the ids of the clusters; BERTH_FROM_ENDPOINT and BERTH_TO_ENDPOINT, their addresses; "
+			"BERTH_FROM_MODE and BERTH_TO_MODE; BERTH_FROM_INDEX and BERTH_TO_INDEX (what there is none "
+			"of is empty); BERTH_EPOCH, of the migration; BERTH_DIR, of the instance. Its output is shown, "
+			"with --json on stderr. From the cutover on writes are held back until those that are under "
+			"way have ended. When CMD fails, when writes are held back for longer than --max-blackout, and "
+			"on Ctrl-C or SIGTERM (exit code 130) the migration is undone. A restart of the daemon "
+			"meanwhile is waited for, up to 30 s.",
 		.example = "berth migrate run acme --to c2 --copy ./copy-tenant.sh --max-blackout 2000",
 		.run = migrate_run,
 	},
@@ -203,7 +206,9 @@ const struct command commands[] = {
 	{
 		.name = "migrate status",
 		.help = "List the migrations under way, and what each one waits for.",
-		.more = "Without a daemon: which there are.",
+		.more = "IN FLIGHT: writes under way that it waits for; AT MOST: how long it may take still, where "
+			"that "
+			"is known. Without a daemon: which there are.",
 		.example = "berth migrate status",
 		.run = migrate_status,
 	},

@@ -32,11 +32,15 @@ int ledger_open(const struct tool *t, struct ledger *l)
 	l->size = (size_t)size;
 	l->n_rows = l->header->n_rows;
 	l->n_cutovers = l->header->n_cutovers;
+	l->n_leases = l->header->n_leases;
 	uint64_t need = SHM_PAGE + (uint64_t)l->n_rows * sizeof(struct shm_ledger_row) +
-			(uint64_t)l->n_cutovers * sizeof(struct shm_ledger_cutover);
+			(uint64_t)l->n_cutovers * sizeof(struct shm_ledger_cutover) +
+			(uint64_t)l->n_leases * sizeof(struct shm_ledger_lease);
+	bool whole = need <= l->size;
 	l->rows = (const struct shm_ledger_row *)((const char *)base + SHM_PAGE);
-	l->cutovers = (const struct shm_ledger_cutover *)(l->rows + (need <= l->size ? l->n_rows : 0));
-	if (l->header->magic != SHM_MAGIC_LEDGER || need > l->size ||
+	l->cutovers = (const struct shm_ledger_cutover *)(l->rows + (whole ? l->n_rows : 0));
+	l->leases = (const struct shm_ledger_lease *)(l->cutovers + (whole ? l->n_cutovers : 0));
+	if (l->header->magic != SHM_MAGIC_LEDGER || !whole ||
 	    (t->root && memcmp(l->header->uuid, t->root->uuid, 16) != 0))
 		rc = BERTH_E_CORRUPT;
 	else if (l->header->abi != SHM_ABI || l->header->fingerprint != SHM_FINGERPRINT)

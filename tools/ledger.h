@@ -9,7 +9,8 @@ struct ledger { /* mapped; checked against the size of the mapping */
 	const struct shm_ledger *header;
 	const struct shm_ledger_row *rows;
 	const struct shm_ledger_cutover *cutovers;
-	uint32_t n_rows, n_cutovers;
+	const struct shm_ledger_lease *leases;
+	uint32_t n_rows, n_cutovers, n_leases;
 	size_t size;
 };
 

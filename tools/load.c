@@ -100,8 +100,7 @@ static void tell_summary(const json_t *result)
 			printf("%s %s %s", i ? "," : "", text_count(count, tool_u64(result, parts[i].field)),
 			       parts[i].text);
 	putchar('\n');
-	json_array_foreach(json_object_get(result, "left"), i, entry)
-	{
+	json_array_foreach (json_object_get(result, "left"), i, entry) {
 		char key[TEXT_KEY], why[TEXT_KEY];
 		const char *k = tool_string(entry, "partition"), *w = tool_string(entry, "why");
 		printf("  left alone: %s (%s)\n", text_escape(key, sizeof(key), k, strlen(k)),

@@ -13,16 +13,16 @@
 #include "instance.h"
 #include "walk.h"
 
-/* X: reason on the wire, what an operator should know. */
+/* Reason on the wire, what an operator should know. */
 static const struct {
 	const char *reason, *text;
 } reasons[] = {
 	{"not-published", "the daemon could not reach all readers yet"},
 	{"leases-open", "writes are under way"},
-	{"unknown-outcome", "writes ended without an answer: they may still arrive"},
-	{"unknown-overflow", "many writes ended without an answer: they may still arrive"},
-	{"reader-died", "a process died with writes under way: they may still arrive"},
-	{"reader-without-leases", "writes without leases may still be under way"},
+	{"unknown-outcome", "writes that ended unknown may still arrive"},
+	{"unknown-overflow", "many writes that ended unknown may still arrive"},
+	{"reader-died", "writes of a process that died may still arrive"},
+	{"reader-without-leases", "writes without leases may be under way"},
 };
 
 const char *migrate_reason(const char *reason)
@@ -33,53 +33,66 @@ const char *migrate_reason(const char *reason)
 	return reason;
 }
 
-void migrate_wait_text(char *out, size_t room, const char *reason, uint64_t in_flight, uint64_t remaining_ms)
+void migrate_wait_text(const struct tool *t, struct processes *names, const json_t *barrier, char *out, size_t room)
 {
-	char left[TEXT_UNIT], flight[TEXT_UNIT] = "", at_most[TEXT_UNIT + 16] = "";
+	const char *reason = tool_string(barrier, "reason");
+	uint64_t in_flight = tool_u64(barrier, "in_flight"), remaining_ms = tool_u64(barrier, "remaining_ms");
+	char what[160], at_most[TEXT_UNIT + 24] = "", left[TEXT_UNIT], who[256];
 
-	if (in_flight)
-		snprintf(flight, sizeof(flight), ", %" PRIu64 " in flight", in_flight);
+	snprintf(what, sizeof(what), "%s", migrate_reason(reason));
+	if (strcmp(reason, "leases-open") == 0 && in_flight)
+		snprintf(what, sizeof(what), "%" PRIu64 " write%s under way", in_flight, in_flight == 1 ? "" : "s");
 	if (remaining_ms)
 		snprintf(at_most, sizeof(at_most), ", at most %s more", text_duration(left, remaining_ms));
-	snprintf(out, room, "%s%s%s", migrate_reason(reason), flight, at_most);
+	processes_text(t, names, json_object_get(barrier, "pids"), who, sizeof(who));
+	snprintf(out, room, "%s%s%s%s", what, at_most, who[0] ? ", " : "", who);
 }
 
-static void put_age(struct grid *g, const json_t *migration, const char *field)
+static void put_number(struct grid *g, const json_t *migration, const char *field, bool told, bool duration)
 {
-	const json_t *age = json_object_get(migration, field);
 	char text[TEXT_UNIT];
 
-	grid_text(g, json_is_integer(age) ? text_duration(text, tool_u64(migration, field)) : "-");
+	if (!told || !json_is_integer(json_object_get(migration, field)))
+		grid_text(g, "-");
+	else if (duration)
+		grid_text(g, text_duration(text, tool_u64(migration, field)));
+	else
+		grid_u64(g, tool_u64(migration, field));
 }
 
-void migrate_grid(struct grid *g, const json_t *migrations)
+/* The same as migrate_wait_text, without what has columns of its own. */
+static void put_waits_for(const struct tool *t, struct processes *names, struct grid *g, const json_t *m, bool cutover)
+{
+	const char *reason = tool_string(m, "reason");
+	char text[512], who[256];
+
+	processes_text(t, names, reason[0] ? json_object_get(m, "pids") : NULL, who, sizeof(who));
+	snprintf(text, sizeof(text), "%s%s%s", migrate_reason(reason), who[0] ? ": " : "", who);
+	grid_text(g, !cutover ? "`berth migrate cutover`" : reason[0] ? text : "`berth migrate complete`");
+}
+
+void migrate_grid(const struct tool *t, struct processes *names, struct grid *g, const json_t *migrations)
 {
 	const json_t *m;
 	size_t i;
 
-	grid_start(g, "PARTITION", "PHASE", "FROM", "TO", ">EPOCH", ">BEGUN AGO", ">WRITES HELD FOR", "WAITS FOR",
-		   NULL);
-	json_array_foreach(migrations, i, m)
-	{
+	grid_start(g, "PARTITION", "PHASE", "FROM", "TO", ">EPOCH", ">BEGUN AGO", ">WRITES HELD FOR", ">IN FLIGHT",
+		   ">AT MOST", "WAITS FOR");
+	json_array_foreach (migrations, i, m) {
 		const json_t *state = json_object_get(m, "state");
-		const char *phase = tool_string(state, "phase"), *reason = tool_string(m, "reason");
-		char waits[256];
+		const char *phase = tool_string(state, "phase");
+		bool cutover = strcmp(phase, "cutover") == 0;
 
-		if (strcmp(phase, "cutover") != 0)
-			snprintf(waits, sizeof(waits), "`berth migrate cutover`");
-		else if (reason[0])
-			migrate_wait_text(waits, sizeof(waits), reason, tool_u64(m, "in_flight"),
-					  tool_u64(m, "remaining_ms"));
-		else
-			snprintf(waits, sizeof(waits), "`berth migrate complete`");
 		grid_text(g, tool_string(m, "partition"));
 		grid_text(g, phase);
 		grid_text(g, tool_string(json_object_get(state, "at"), "cluster"));
 		grid_text(g, tool_string(json_object_get(state, "to"), "cluster"));
 		grid_u64(g, tool_u64(m, "epoch"));
-		put_age(g, m, "begun_ms_ago");
-		put_age(g, m, "cutover_ms_ago");
-		grid_text(g, waits);
+		put_number(g, m, "begun_ms_ago", true, true);
+		put_number(g, m, "cutover_ms_ago", true, true);
+		put_number(g, m, "in_flight", cutover, false);
+		put_number(g, m, "remaining_ms", cutover && tool_u64(m, "remaining_ms"), true);
+		put_waits_for(t, names, g, m, cutover);
 	}
 }
 
@@ -132,6 +145,7 @@ int migrate_status(struct tool *t, const struct arguments *a)
 {
 	struct client_request request = {.method = "migrations", .pass_fd = -1};
 	struct client c;
+	struct processes names = {0};
 	json_t *answer = NULL, *list = NULL, *m;
 	struct grid g;
 	size_t i;
@@ -152,14 +166,14 @@ int migrate_status(struct tool *t, const struct arguments *a)
 		rc = client_fail(t, &c, called, answer);
 	client_close(&c);
 	if (list && t->json) {
-		json_array_foreach(list, i, m)
-		{
+		json_array_foreach (list, i, m) {
 			tool_print_json(json_incref(m));
 		}
 	} else if (list) {
-		migrate_grid(&g, list);
+		migrate_grid(t, &names, &g, list);
 		grid_flush(&g, stdout);
 		grid_end(&g);
+		processes_end(&names);
 		if (json_array_size(list) == 0)
 			puts("no migration is under way");
 	}

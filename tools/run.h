@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
- * A whole migration, driven from outside the daemon: what run.c (the steps), session.c (the connection, and what became
- * of a step when it broke) and copy.c (the copy command) share. One thread.
+ * A whole migration, driven from outside the daemon: what run.c (the steps), run_end.c (how it ends), session.c (the
+ * connection, and what became of a step when it broke) and copy.c (the copy command) share. One thread.
  *
- *   begin -> copy -> cutover -> complete, again and again until the barrier is over -> done
+ *   begin -> copy -> cutover -> complete, which waits in the daemon until the writes have ended -> done
  *     |        |        |           |
  *     +--------+--------+-----------+--> abort: the copy failed, the blackout got too long, a signal came
  *
@@ -14,8 +14,11 @@
 #include <stdio.h>
 
 #include "client.h"
+#include "process.h"
 
 #define RUN_RECONNECT_MS 30000u
+#define RUN_RETRYABLE_MS \
+	30000u /* a store that fails for the moment is borne with for so long, though writes are held back */
 
 struct run {
 	struct tool *t;
@@ -28,8 +31,9 @@ struct run {
 	uint64_t state_epoch;
 	uint64_t begun_ms, cutover_ms; /* CLOCK_MONOTONIC; 0: not yet */
 	uint64_t copy_ms;
-	uint64_t max_blackout_ms; /* 0: no limit */
-	uint64_t blackout_ms;     /* as the daemon told, or as seen from here */
+	uint64_t max_blackout_ms;   /* 0: no limit */
+	uint64_t blackout_ms;       /* as the daemon told, or as seen from here */
+	struct processes processes; /* names of those that are waited for */
 	/* progress */
 	bool tty;
 	uint64_t told_ms;
@@ -41,6 +45,7 @@ struct run {
  */
 void run_wait(uint64_t ms);
 bool run_interrupted(void);
+extern const struct client_stop run_stop; /* the same, while an answer is waited for */
 /* One line about what is going on: rewritten on a terminal, else told at another stage, or five seconds later. */
 void run_progress(struct run *, const char *stage, const char *format, ...) __attribute__((format(printf, 3, 4)));
 /* Ends the line on a terminal, so that what comes next has its own. */
@@ -53,7 +58,8 @@ enum step_result {
 	STEP_REFUSED, /* *answer: the error object */
 	STEP_FOREIGN, /* somebody else has changed the partition: run->state */
 	STEP_LOST,    /* no daemon for RUN_RECONNECT_MS: run->c.fault */
-	STEP_STOPPED, /* a signal came while there was no connection; only with `stoppable` */
+	STEP_STOPPED, /* a signal came: only with `stoppable` while there was no connection, and with wait_ms, when what
+			 became of the request is not known */
 };
 struct step {
 	const char *method;
@@ -61,6 +67,8 @@ struct step {
 	const char *phase; /* of the state once it is done; "" is settled */
 	bool target;       /* settled at the target, not where it was */
 	bool stoppable;
+	uint64_t (*wait_ms)(
+		const struct run *); /* the daemon is to wait for so long before it refuses. NULL: it does not */
 };
 enum step_result session_step(struct run *, const struct step *, json_t **answer);
 /* Looks at the partition: run->state, run->state_epoch. STEP_DONE, STEP_REFUSED, STEP_LOST, STEP_STOPPED. */
@@ -70,6 +78,18 @@ bool session_moved(const struct run *);
 /* The endpoint of a cluster, "" when there is none; out has room for SHM_ENDPOINT_MAX + 1. */
 void session_endpoint(struct run *, const char *cluster, char *out);
 void session_close(struct run *);
+
+/* ---- run_end.c ---- */
+const char *run_to(const struct run *); /* the cluster */
+json_t *run_params(const struct run *); /* {"partition": ...}; new reference */
+/* Each of these tells how it ended, and returns the exit code. They take the answer over, but for run_finished. */
+int run_finished(struct run *, const json_t *answer); /* NULL: the blackout is as seen from here */
+int run_foreign(struct run *);
+/* Undoes the migration, and says why. code, name: of the run's end. */
+int run_undo(struct run *, enum tool_exit code, const char *name, const char *why);
+int run_undo_interrupted(struct run *);
+/* What all steps but `complete` do with what is not STEP_DONE. */
+int run_ended(struct run *, enum step_result, json_t *answer);
 
 /* ---- copy.c ---- */
 enum copy_result { COPY_DONE, COPY_FAILED, COPY_INTERRUPTED };

@@ -44,13 +44,15 @@ static enum step_result reach(struct run *r, bool stoppable)
 }
 
 /* One call, on a connection that is there. */
-static enum call_result call(struct run *r, const char *method, json_t *params, json_t **answer)
+static enum call_result call(struct run *r, const char *method, json_t *params, const struct client_stop *stop,
+			     json_t **answer)
 {
 	struct client_request request = {
 		.method = method,
 		.params = json_incref(params),
 		.pass_fd = -1,
 		.patience_ms = CLIENT_PATIENCE_MS,
+		.stop = stop,
 	};
 
 	return client_call(r->t, &r->c, &request, answer);
@@ -63,7 +65,7 @@ static enum step_result ask(struct run *r, const char *method, json_t *params, b
 		enum step_result reached = reach(r, stoppable);
 		if (reached != STEP_DONE)
 			return reached;
-		enum call_result called = call(r, method, params, answer);
+		enum call_result called = call(r, method, params, NULL, answer);
 		if (called != CALL_DOWN)
 			return called == CALL_OK ? STEP_DONE : STEP_REFUSED;
 	}
@@ -126,7 +128,11 @@ enum step_result session_step(struct run *r, const struct step *s, json_t **answ
 		enum step_result reached = reach(r, s->stoppable);
 		if (reached != STEP_DONE)
 			return reached;
-		enum call_result called = call(r, s->method, s->params, answer);
+		if (s->wait_ms)
+			tool_set_u64(s->params, "wait_ms", s->wait_ms(r));
+		enum call_result called = call(r, s->method, s->params, s->wait_ms ? &run_stop : NULL, answer);
+		if (called == CALL_STOPPED)
+			return STEP_STOPPED;
 		if (called == CALL_OK) {
 			r->epoch = tool_u64(*answer, "epoch");
 			return STEP_DONE;
@@ -156,10 +162,10 @@ void session_endpoint(struct run *r, const char *cluster, char *out)
 	out[0] = '\0';
 	enum step_result rc = ask(r, "clusters", NULL, false, &answer);
 	if (rc == STEP_DONE)
-		json_array_foreach(json_object_get(answer, "clusters"), i,
-				   c) if (strcmp(tool_string(c, "id"), cluster) == 0 &&
-					  strlen(tool_string(c, "endpoint")) <= SHM_ENDPOINT_MAX)
-			snprintf(out, SHM_ENDPOINT_MAX + 1, "%s", tool_string(c, "endpoint"));
+		json_array_foreach (json_object_get(answer, "clusters"), i, c)
+			if (strcmp(tool_string(c, "id"), cluster) == 0 &&
+			    strlen(tool_string(c, "endpoint")) <= SHM_ENDPOINT_MAX)
+				snprintf(out, SHM_ENDPOINT_MAX + 1, "%s", tool_string(c, "endpoint"));
 	if (rc == STEP_DONE || rc == STEP_REFUSED)
 		json_decref(answer);
 }

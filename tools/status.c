@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * `berth status` and `berth readers`: what the daemon says of itself, or, when it is down, what it left in shared
- * memory. */
+ * `berth status`: what the daemon says of itself, or, when it is down, what it left in shared memory. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,9 +9,7 @@
 #include "commands.h"
 #include "instance.h"
 #include "ledger.h"
-#include "status.h"
-
-/* ---- status ---- */
+#include "text.h"
 
 enum unit { UNIT_NUMBER, UNIT_COUNT, UNIT_BYTES, UNIT_MS };
 
@@ -37,6 +34,12 @@ static const struct {
 	{"barrier_ms", "barrier", UNIT_MS},
 	{"partitions", "partitions", UNIT_COUNT},
 	{"migrations", "migrations under way", UNIT_COUNT},
+	{"cutovers", "of them in cutover", UNIT_COUNT},
+	{"leases", "writes under way, in leases", UNIT_COUNT},
+	{"leases_unknown", "writes ended unknown", UNIT_COUNT},
+	{"drains", "migrations completed", UNIT_COUNT},
+	{"blackout_ms", "they held writes back, in all", UNIT_MS},
+	{"blackout_ms_max", "the longest of them", UNIT_MS},
 	{"clusters", "clusters", UNIT_COUNT},
 	{"readers", "reader processes", UNIT_COUNT},
 	{"changes", "changes since the start", UNIT_COUNT},
@@ -190,137 +193,4 @@ int status_show(struct tool *t, const struct arguments *a)
 	json_decref(status);
 	client_close(&c);
 	return rc;
-}
-
-/* ---- readers ---- */
-
-static uint64_t highest_lag(const json_t *reader)
-{
-	const json_t *section;
-	uint64_t highest = 0;
-	size_t i;
-
-	json_array_foreach(json_object_get(reader, "sections"), i, section)
-	{
-		uint64_t lag = tool_u64(section, "grace_lag");
-		highest = lag > highest ? lag : highest;
-	}
-	return highest;
-}
-
-void readers_grid(struct grid *g, const json_t *readers)
-{
-	const json_t *r;
-	char text[TEXT_UNIT];
-	size_t i;
-
-	grid_start(g, ">SLOT", ">PID", "COMMAND", ">UID", ">ATTACHED FOR", "WRITES", ">READERS", ">IN SECTION", ">LAG",
-		   ">HELD BACK", ">DAMAGED", "CONNECTED");
-	json_array_foreach(readers, i, r)
-	{
-		const json_t *connected = json_object_get(r, "connected");
-		bool unbracketed = json_is_true(json_object_get(r, "unbracketed"));
-		const char *writes = tool_string(r, "writes");
-		char open[2 * TEXT_UNIT];
-
-		snprintf(open, sizeof(open), "%" PRIu64 "/%" PRIu64, tool_u64(r, "n_open"), tool_u64(r, "n_readers"));
-		grid_u64(g, tool_u64(r, "slot"));
-		grid_u64(g, tool_u64(r, "pid"));
-		grid_text(g, tool_string(r, "comm"));
-		grid_u64(g, tool_u64(r, "uid"));
-		grid_text(g, text_duration(text, tool_u64(r, "attached_ms_ago")));
-		grid_text(g, unbracketed && strcmp(writes, "bracketed") == 0 ? "bracketed, admit" : writes);
-		grid_text(g, json_object_get(r, "n_open") ? open : "-");
-		grid_u64(g, json_array_size(json_object_get(r, "sections")));
-		grid_u64(g, highest_lag(r));
-		grid_text(g, text_bytes(text, tool_u64(r, "held_bytes")));
-		grid_u64(g, tool_u64(r, "damaged"));
-		grid_text(g, connected ? (json_is_true(connected) ? "yes" : "no") : "-");
-	}
-}
-
-static int readers_from_ledger(struct tool *t, const char *fault)
-{
-	struct ledger ledger;
-	struct ledger_reader r;
-	struct grid g;
-	char age[TEXT_UNIT];
-	uint64_t now = seg_clock_ms(CLOCK_BOOTTIME);
-	int rc = ledger_open(t, &ledger);
-
-	if (rc != BERTH_OK)
-		return tool_fail_code(t, rc, "ledger");
-	tool_note(t, "%s; from its ledger:", fault);
-	grid_start(&g, ">SLOT", ">PID", "COMMAND", ">UID", ">ATTACHED FOR", "WRITES", ">READERS", "PROCESS");
-	for (uint32_t slot = 0; slot < ledger.n_rows; slot++) {
-		if (!ledger_read(&ledger, slot, &r))
-			continue;
-		uint64_t ago = r.attached_ms < now ? now - r.attached_ms : 0;
-		if (t->json) {
-			json_t *line = tool_object();
-			tool_set_u64(line, "slot", slot);
-			tool_set_u64(line, "attach", r.attach);
-			tool_set_u64(line, "pid", r.pid);
-			tool_set_u64(line, "uid", r.uid);
-			tool_set(line, "comm", text_json(r.comm, strlen(r.comm)));
-			tool_set_u64(line, "attached_ms_ago", ago);
-			tool_set(line, "connected", json_false());
-			tool_set(line, "writes", json_string(ledger_writes(r.writes)));
-			tool_set_u64(line, "n_readers", r.n_readers);
-			tool_set(line, "process_exists", json_boolean(r.exists));
-			tool_print_json(line);
-			continue;
-		}
-		grid_u64(&g, slot);
-		grid_u64(&g, r.pid);
-		grid_text(&g, r.comm);
-		grid_u64(&g, r.uid);
-		grid_text(&g, text_duration(age, ago));
-		grid_text(&g, ledger_writes(r.writes));
-		grid_u64(&g, r.n_readers);
-		grid_text(&g, r.exists ? "lives" : r.pid ? "gone" : "not visible from here");
-	}
-	if (!t->json)
-		grid_flush(&g, stdout);
-	grid_end(&g);
-	ledger_close(&ledger);
-	return EXIT_DONE;
-}
-
-int readers_show(struct tool *t, const struct arguments *a)
-{
-	struct client_request request = {.method = "readers", .pass_fd = -1};
-	struct client c;
-	json_t *answer = NULL;
-	const json_t *reader;
-	struct grid g;
-	size_t i;
-	int rc = instance_open(t);
-
-	(void)a;
-	if (rc != EXIT_DONE)
-		return rc;
-	client_init(&c, CLIENT_LOOK);
-	enum call_result called = client_connect(t, &c);
-	if (called == CALL_OK)
-		called = client_call(t, &c, &request, &answer);
-	if (called == CALL_DOWN)
-		rc = readers_from_ledger(t, c.fault);
-	else if (called == CALL_REFUSED)
-		rc = client_fail(t, &c, called, answer);
-	client_close(&c);
-	if (called != CALL_OK)
-		return rc;
-	if (t->json) {
-		json_array_foreach(json_object_get(answer, "readers"), i, reader)
-		{
-			tool_print_json(json_incref((json_t *)(uintptr_t)reader));
-		}
-	} else {
-		readers_grid(&g, json_object_get(answer, "readers"));
-		grid_flush(&g, stdout);
-		grid_end(&g);
-	}
-	json_decref(answer);
-	return EXIT_DONE;
 }

@@ -99,6 +99,14 @@ char *text_duration(char *out, uint64_t ms)
 	return out;
 }
 
+char *text_blackout(char *out, uint64_t ms)
+{
+	if (ms)
+		return text_duration(out, ms);
+	snprintf(out, TEXT_UNIT, "less than 1 ms");
+	return out;
+}
+
 char *text_bytes(char *out, uint64_t bytes)
 {
 	static const char *const units[] = {"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};

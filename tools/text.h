@@ -19,6 +19,7 @@ json_t *text_json(const char *s, size_t len);
 
 #define TEXT_UNIT 48                             /* room for each of these; they return out */
 char *text_duration(char *out, uint64_t ms);     /* "312 ms", "1.2 s", "3 min 12 s", "2 h 5 min", "3 d 4 h" */
+char *text_blackout(char *out, uint64_t ms);     /* the same; "less than 1 ms" */
 char *text_bytes(char *out, uint64_t bytes);     /* "512 B", "64.0 MiB" */
 char *text_count(char *out, uint64_t n);         /* "1,234,567" */
 char *text_time(char *out, int64_t realtime_ms); /* "2026-01-31 23:59:58", local time */

@@ -16,7 +16,7 @@
 #include "commands.h"
 #include "instance.h"
 #include "migrate.h"
-#include "status.h"
+#include "readers.h"
 
 #define REDRAW_MS 1000
 #define BAR 30u
@@ -30,6 +30,7 @@ struct top {
 	struct tool *t;
 	struct client c;
 	struct picture now;
+	struct processes names;
 	uint64_t last_changes, last_ms; /* of the picture before; 0: none */
 };
 
@@ -87,13 +88,12 @@ static enum call_result look(struct top *top)
 
 static void put_head(const struct top *top, FILE *out)
 {
-	const json_t *s = top->now.status, *m;
+	const json_t *s = top->now.status, *readers = json_object_get(top->now.readers, "readers"), *m;
 	uint64_t draining = 0, cutover = 0, partitions = tool_u64(s, "partitions"), changes = tool_u64(s, "changes");
 	char a[TEXT_UNIT], b[TEXT_UNIT], c[TEXT_UNIT], d[TEXT_UNIT];
 	size_t i;
 
-	json_array_foreach(json_object_get(top->now.migrations, "migrations"), i, m)
-	{
+	json_array_foreach (json_object_get(top->now.migrations, "migrations"), i, m) {
 		const char *phase = tool_string(json_object_get(m, "state"), "phase");
 		draining += strcmp(phase, "draining") == 0;
 		cutover += strcmp(phase, "cutover") == 0;
@@ -114,35 +114,33 @@ static void put_head(const struct top *top, FILE *out)
 		text_bytes(d, tool_u64(s, "held_bytes")),
 		json_is_true(json_object_get(s, "growing")) ? "   growing" : "",
 		json_is_true(json_object_get(s, "loading")) ? "   loading a document" : "");
+	fprintf(out, "writes under way %s   ended unknown %s\n", text_count(a, readers_sum(readers, "n_leases")),
+		text_count(b, readers_sum(readers, "n_unknown")));
 }
 
-/* [##########..........] of the barrier of each cutover. */
+/* [##########..........] of each cutover that waits for a time: for writes that are under way nobody knows one. */
 static void put_bars(const struct top *top, FILE *out)
 {
 	uint64_t barrier = tool_u64(top->now.status, "barrier_ms");
 	const json_t *m;
 	size_t i;
 
-	json_array_foreach(json_object_get(top->now.migrations, "migrations"), i, m)
-	{
+	json_array_foreach (json_object_get(top->now.migrations, "migrations"), i, m) {
 		uint64_t left = tool_u64(m, "remaining_ms"), done;
 		const char *partition = tool_string(m, "partition");
 		char shown[40], span[TEXT_UNIT];
 
-		if (strcmp(tool_string(json_object_get(m, "state"), "phase"), "cutover") != 0)
+		if (strcmp(tool_string(json_object_get(m, "state"), "phase"), "cutover") != 0 || left == 0)
 			continue;
-		done = barrier == 0 || left >= barrier ? (left == 0 ? BAR : 0) : BAR * (barrier - left) / barrier;
+		done = left >= barrier ? 0 : BAR * (barrier - left) / barrier;
 		fprintf(out, "%-20s [", text_escape(shown, sizeof(shown), partition, strlen(partition)));
 		for (uint64_t k = 0; k < BAR; k++)
 			fputc(k < done ? '#' : '.', out);
-		fprintf(out, "] %s\n",
-			left                          ? text_duration(span, left)
-			: tool_string(m, "reason")[0] ? "waiting"
-						      : "may complete");
+		fprintf(out, "] %s\n", text_duration(span, left));
 	}
 }
 
-static void put_picture(const struct top *top, const char *fault, FILE *out)
+static void put_picture(struct top *top, const char *fault, FILE *out)
 {
 	struct grid g;
 
@@ -153,7 +151,7 @@ static void put_picture(const struct top *top, const char *fault, FILE *out)
 	put_head(top, out);
 	if (json_array_size(json_object_get(top->now.migrations, "migrations"))) {
 		fputc('\n', out);
-		migrate_grid(&g, json_object_get(top->now.migrations, "migrations"));
+		migrate_grid(top->t, &top->names, &g, json_object_get(top->now.migrations, "migrations"));
 		grid_flush(&g, out);
 		grid_end(&g);
 		put_bars(top, out);
@@ -190,7 +188,7 @@ static int once(struct top *top)
 /* ---- the terminal ---- */
 
 /* As much of the picture as the screen has room for, in one write. */
-static void draw(const struct top *top, const char *fault)
+static void draw(struct top *top, const char *fault)
 {
 	struct winsize size = {0};
 	char *text = NULL, *at;
@@ -279,6 +277,7 @@ int top_run(struct tool *t, const struct arguments *a)
 	client_init(&top.c, CLIENT_LOOK);
 	rc = isatty(STDOUT_FILENO) && !t->json ? screen(&top) : once(&top);
 	drop(&top.now);
+	processes_end(&top.names);
 	client_close(&top.c);
 	return rc;
 }

@@ -227,6 +227,23 @@ static void check_cutover(const struct ledger *l, uint32_t slot, uint64_t highes
 		f->at[i].slot = slot;
 }
 
+static void check_lease(const struct ledger *l, uint32_t slot, struct faults *f)
+{
+	const struct shm_ledger_lease *r = &l->leases[slot];
+	size_t before = f->n;
+
+	if (atomic_load_explicit(&r->hash, memory_order_acquire) == 0) /* stored last */
+		return;
+	uint32_t pid = atomic_load_explicit(&r->pid, memory_order_relaxed);
+	uint32_t end = atomic_load_explicit(&r->how, memory_order_relaxed);
+	if (pid > INT32_MAX)
+		fault_add(f, "lease.pid", "%" PRIu32 "\ta process number", pid);
+	if (end != SHM_LEASE_END_UNKNOWN && end != SHM_LEASE_END_DIED)
+		fault_add(f, "lease.how", "%" PRIu32 "\t%d or %d", end, SHM_LEASE_END_UNKNOWN, SHM_LEASE_END_DIED);
+	for (size_t i = before; i < f->n; i++)
+		f->at[i].slot = slot;
+}
+
 static void check_ledger_header(const struct verify *v, const struct shm_ledger *h, int64_t size, struct faults *f)
 {
 	if (!check_layout(f, h->magic, SHM_MAGIC_LEDGER, h->abi, h->fingerprint))
@@ -237,14 +254,17 @@ static void check_ledger_header(const struct verify *v, const struct shm_ledger 
 		fault_add(f, "n_rows", "%" PRIu32 "\t%u", h->n_rows, SHM_LEDGER_ROWS);
 	if (h->n_cutovers != SHM_LEDGER_CUTOVERS)
 		fault_add(f, "n_cutovers", "%" PRIu32 "\t%u", h->n_cutovers, SHM_LEDGER_CUTOVERS);
+	if (h->n_leases != SHM_LEDGER_LEASES)
+		fault_add(f, "n_leases", "%" PRIu32 "\t%u", h->n_leases, SHM_LEDGER_LEASES);
 	uint64_t need = SHM_PAGE + (uint64_t)SHM_LEDGER_ROWS * sizeof(struct shm_ledger_row) +
-			(uint64_t)SHM_LEDGER_CUTOVERS * sizeof(struct shm_ledger_cutover);
+			(uint64_t)SHM_LEDGER_CUTOVERS * sizeof(struct shm_ledger_cutover) +
+			(uint64_t)SHM_LEDGER_LEASES * sizeof(struct shm_ledger_lease);
 	if ((uint64_t)size < need)
 		fault_add(f, "size", "%" PRId64 " bytes\tat least %" PRIu64, size, need);
 	CHECK_ZERO(f, h, struct shm_ledger, reserved, sizeof(*h));
 }
 
-/* A row or a cutover; under a living daemon several looks, as long as there are not many faults. */
+/* A row, a cutover or a lease; under a living daemon several looks, as long as there are not many faults. */
 static void check_slot(struct verify *v, const struct ledger *l, uint32_t slot, bool patient, struct faults *f)
 {
 	const struct shm_table *h = v->t->map.table;
@@ -258,8 +278,10 @@ static void check_slot(struct verify *v, const struct ledger *l, uint32_t slot, 
 		uint64_t epoch = h ? atomic_load_explicit(&h->epoch, memory_order_acquire) : 0;
 		if (slot < l->n_rows)
 			check_row(l, slot, attach, f);
-		else
+		else if (slot - l->n_rows < l->n_cutovers)
 			check_cutover(l, slot - l->n_rows, epoch, f);
+		else
+			check_lease(l, slot - l->n_rows - l->n_cutovers, f);
 		if (f->n == 0)
 			break;
 	}
@@ -270,7 +292,7 @@ static void check_ledger(struct verify *v, const struct ledger *l)
 	struct faults f = {0};
 	uint64_t before = v->n_faults;
 
-	for (uint32_t slot = 0; slot < l->n_rows + l->n_cutovers; slot++) {
+	for (uint32_t slot = 0; slot < l->n_rows + l->n_cutovers + l->n_leases; slot++) {
 		check_slot(v, l, slot, v->live && v->n_faults - before < 50, &f);
 		verify_tell(v, &f);
 		v->n_readers +=

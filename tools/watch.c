@@ -76,8 +76,7 @@ int history_show(struct tool *t, const struct arguments *a)
 	if (rc != EXIT_DONE)
 		return rc;
 	grid_start(&g, "TIME", ">EPOCH", "WHAT", "PARTITION", "STATE AFTER IT", "BY");
-	json_array_foreach(json_object_get(result, "events"), i, event)
-	{
+	json_array_foreach (json_object_get(result, "events"), i, event) {
 		if (t->json) {
 			tool_print_json(json_incref(event));
 			continue;

@@ -124,17 +124,48 @@ static enum refusal_code writes_read(struct call *call, int arg, enum shm_writes
 
 	if (strcmp(text, "none") == 0)
 		*writes = SHM_WRITES_NONE;
+	else if (strcmp(text, "bracketed") == 0)
+		*writes = SHM_WRITES_BRACKETED;
 	else if (strcmp(text, "unbracketed") == 0)
 		*writes = SHM_WRITES_UNBRACKETED;
 	else
-		return refuse_at(r, R_INVALID, "$.writes", "writes %s: give none or unbracketed",
+		return refuse_at(r, R_INVALID, "$.writes", "writes %s: give none, bracketed or unbracketed",
 				 text_show(shown, sizeof(shown), text, len));
+	return R_DONE;
+}
+
+/* Slots of each reader's array of leases. */
+static enum refusal_code leases_read(struct call *call, int arg, enum shm_writes writes, json_int_t readers,
+				     uint32_t *leases, struct refusal *r)
+{
+	json_int_t n = call->args[arg] ? arg_integer(call, arg) : 0;
+
+	*leases = 0;
+	if (writes != SHM_WRITES_BRACKETED && !call->args[arg])
+		return R_DONE;
+	if (writes != SHM_WRITES_BRACKETED)
+		return refuse_at(r, R_INVALID, "$.leases",
+				 "leases %" JSON_INTEGER_FORMAT " go with writes bracketed: leave them out", n);
+	if (!call->args[arg])
+		return refuse_at(
+			r, R_INVALID, "$.leases",
+			"writes bracketed need leases: give 1 to %u, the writes that a reader may have under way",
+			SHM_LEASES_MAX);
+	if (n < 1 || n > SHM_LEASES_MAX)
+		return refuse_at(r, R_INVALID, "$.leases", "leases %" JSON_INTEGER_FORMAT ": give 1 to %u", n,
+				 SHM_LEASES_MAX);
+	if (n * readers > SHM_LEASES_TOTAL_MAX)
+		return refuse_at(r, R_INVALID, "$.leases",
+				 "leases %" JSON_INTEGER_FORMAT " of each of %" JSON_INTEGER_FORMAT
+				 " readers: at most %u in all, give %" JSON_INTEGER_FORMAT,
+				 n, readers, SHM_LEASES_TOTAL_MAX, SHM_LEASES_TOTAL_MAX / readers);
+	*leases = (uint32_t)n;
 	return R_DONE;
 }
 
 enum refusal_code method_attach(struct call *call, struct refusal *r)
 {
-	enum { VERSION, PID, READERS, WRITES, FENCES, MONOTONIC, BOOTTIME };
+	enum { VERSION, PID, READERS, WRITES, FENCES, MONOTONIC, BOOTTIME, LEASES };
 	json_int_t version = arg_integer(call, VERSION), readers = arg_integer(call, READERS);
 	struct registry *registry = table_registry(core_table(call->server->core));
 	struct conn *c = call->conn;
@@ -142,7 +173,7 @@ enum refusal_code method_attach(struct call *call, struct refusal *r)
 	enum shm_writes writes = SHM_WRITES_UNBRACKETED;
 	enum refusal_code code;
 	uint64_t attach;
-	uint32_t slot;
+	uint32_t slot, leases = 0;
 	int fd;
 
 	if (version != ATTACH_VERSION)
@@ -156,6 +187,8 @@ enum refusal_code method_attach(struct call *call, struct refusal *r)
 		return refuse_second(c, r);
 	code = writes_read(call, WRITES, &writes, r);
 	if (code == R_DONE)
+		code = leases_read(call, LEASES, writes, readers, &leases, r);
+	if (code == R_DONE)
 		code = clock_check("CLOCK_MONOTONIC", CLOCK_MONOTONIC, arg_integer(call, MONOTONIC), r);
 	if (code == R_DONE)
 		code = clock_check("CLOCK_BOOTTIME", CLOCK_BOOTTIME, arg_integer(call, BOOTTIME), r);
@@ -164,8 +197,8 @@ enum refusal_code method_attach(struct call *call, struct refusal *r)
 	if (code == R_DONE)
 		code = peer_find(call, PID, &peer, r);
 	if (code == R_DONE)
-		code = registry_attach(registry, &peer, (uint32_t)readers, writes, arg_true(call, FENCES), &fd, &slot,
-				       &attach, r);
+		code = registry_attach(registry, &peer, (uint32_t)readers, leases, writes, arg_true(call, FENCES), &fd,
+				       &slot, &attach, r);
 	if (code != R_DONE)
 		return code;
 	c->send_fd = fd;

@@ -163,8 +163,7 @@ void buffer_json(struct buffer *b, const json_t *json)
 		break;
 	case JSON_ARRAY:
 		buffer_add(b, "[", 1);
-		json_array_foreach(json, i, value)
-		{
+		json_array_foreach (json, i, value) {
 			buffer_text(b, comma);
 			buffer_json(b, value);
 			comma = ",";

@@ -93,6 +93,7 @@ void conn_close(struct conn *c)
 	s->backlog -= c->counted;
 	if (c->load)
 		load_abandon(c->load);
+	completing_end(c);
 	if (c->attached && !s->stopping) {
 		registry_hint(table_registry(core_table(s->core)), c->slot, c->attach);
 		upkeep_soon(s, 1);
@@ -219,11 +220,18 @@ static size_t conn_eat(struct conn *c, const char *data, size_t n)
 			conn_queue(c, &c->server->parked);
 			c->scanned = 0;
 			return used;
+		case RPC_WAITS:
+			conn_queue(c, &c->server->completing);
+			c->scanned = 0;
+			return used;
 		case RPC_AGAIN:
 			c->scanned = 0;
 			return used;
 		case RPC_ANSWERED:
 		case RPC_LATER:
+			if (c->completing && c->server->stopping)
+				c->closing = true; /* what came behind it is not done any more */
+			completing_end(c);
 			break;
 		}
 		c->server->n_requests++;
@@ -249,7 +257,7 @@ static void conn_settle(struct conn *c)
 	} else if (c->closing) {
 		conn_close(c);
 		return;
-	} else if (c->load || c->queued == &c->server->parked) {
+	} else if (c->load || c->queued == &c->server->parked || c->queued == &c->server->completing) {
 		events = 0;
 	} else if (c->scanned < buffer_left(&c->in)) {
 		conn_queue(c, &c->server->waiting);
@@ -445,4 +453,24 @@ void conns_unpark(struct server *s)
 		conn_queue(c, &s->waiting);
 	if (!TAILQ_EMPTY(&s->waiting))
 		upkeep_wake(s);
+}
+
+void conn_again(struct conn *c)
+{
+	conn_queue(c, &c->server->waiting);
+	upkeep_wake(c->server);
+}
+
+/* No other request that waits is answered any more: whoever sent it learns that nothing was done. */
+void conns_answer_completing(struct server *s)
+{
+	struct conn *c;
+
+	while ((c = TAILQ_FIRST(&s->completing)))
+		conn_queue(c, &s->waiting);
+	while ((c = TAILQ_FIRST(&s->waiting))) {
+		conn_unqueue(c);
+		if (c->completing)
+			conn_run(c);
+	}
 }

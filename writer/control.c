@@ -234,18 +234,24 @@ enum refusal_code control_open(struct server *s, struct refusal *r)
 {
 	struct rlimit files;
 	enum refusal_code code;
+	int rc;
 
 	TAILQ_INIT(&s->conns);
 	TAILQ_INIT(&s->waiting);
 	TAILQ_INIT(&s->parked);
+	TAILQ_INIT(&s->completing);
 	TAILQ_INIT(&s->watchers);
 	s->listeners[0].fd = s->listeners[1].fd = -1;
 	s->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	uv_timer_init(&s->loop, &s->accept_pause);
 	s->accept_pause.data = s;
+	s->drain_timer.fd = -1;
 	s->input = malloc(FRAME_MAX + 1);
 	if (!s->input)
 		return refuse(r, R_FULL, "out of memory");
+	rc = completing_open(s);
+	if (rc != 0)
+		return refuse(r, R_BACKEND, "the timer of drains: %s", uv_strerror(rc));
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
 		files.rlim_cur = files.rlim_max;
 		setrlimit(RLIMIT_NOFILE, &files);
@@ -278,8 +284,10 @@ void control_close(struct server *s)
 	struct conn *c;
 
 	control_stop_listening(s);
+	conns_answer_completing(s);
 	while ((c = TAILQ_FIRST(&s->conns)))
 		conn_close(c);
+	completing_close(s);
 	uv_close((uv_handle_t *)&s->accept_pause, NULL);
 	if (s->spare_fd >= 0)
 		close(s->spare_fd);

@@ -8,9 +8,15 @@
  *   its peer reading answers     writable; no request is looked at meanwhile
  *   its turn                     on server.waiting: whole requests are buffered, the idle handle goes on with them
  *   the end of a document        on server.parked: a changing request stays in the buffer and is read again then
+ *   the end of old writes        on server.completing: `complete` with wait_ms stays in the buffer and is read again then
  *   its own document             conn.load
  *
- * Answers leave in the order of the requests. Each wait but the last two has a limit (control.c). */
+ * What came behind a request that waits stays behind it:
+ *
+ *   conn.in | {complete p, wait_ms} | {begin q} | {sta...     not read from the socket meanwhile
+ *             ^ read again: the drain is over -> its answer, then on with {begin q}
+ *
+ * Answers leave in the order of the requests. Each wait has a limit but those for a document (control.c, wait_ms). */
 #ifndef BERTH_WRITER_CONTROL_H
 #define BERTH_WRITER_CONTROL_H
 
@@ -24,8 +30,9 @@
 #define BACKLOG_MAX 268435456u /* of all answers that wait for their readers: above it, no more looking */
 #define CONNS_MAX 1024u        /* on berth.sock, attached ones not counted */
 #define CONNS_OF_UID_MAX 512u
-#define ADMIN_CONNS_MAX 512u /* on admin.sock */
-#define ADMIN_CONNS_OF_UID_MAX 256u
+#define ADMIN_CONNS_MAX 2048u /* on admin.sock; each waits for at most one drain */
+#define ADMIN_CONNS_OF_UID_MAX 1024u
+#define WAIT_MS_MAX 600000u   /* of `complete` */
 #define CONN_IDLE_MS 30000u   /* without a whole request, or without reading an answer */
 #define DESCRIPTORS_KEPT 128u /* of RLIMIT_NOFILE, not for connections on berth.sock */
 
@@ -33,7 +40,7 @@ struct conn {
 	TAILQ_ENTRY(conn) link;       /* server.conns */
 	TAILQ_ENTRY(conn) queue_link; /* *queued */
 	TAILQ_ENTRY(conn) watch_link; /* server.watchers */
-	struct conn_list *queued;     /* server.waiting, server.parked, or NULL */
+	struct conn_list *queued;     /* server.waiting, server.parked, server.completing, or NULL */
 	struct server *server;
 	uv_poll_t poll;
 	int fd;
@@ -56,7 +63,8 @@ struct conn {
 
 	uint32_t slot; /* attached: of its registration */
 	uint64_t attach;
-	struct load *load; /* whose answer this connection waits for */
+	struct load *load;             /* whose answer this connection waits for */
+	struct completing *completing; /* of the `complete` at the front of in, which was looked at and waits */
 };
 
 /* ---- control.c ---- */
@@ -77,8 +85,27 @@ void conn_run(struct conn *);
 bool conns_run_waiting(struct server *);
 /* The document is through: parked requests may be tried again. */
 void conns_unpark(struct server *);
+/* What it waited for has come, or will not come: its request is read again soon. */
+void conn_again(struct conn *);
+/* At a stop: each `complete` that waits is answered with what is true now. */
+void conns_answer_completing(struct server *);
 const char *conn_who(struct conn *);
 /* The descriptor that came with the present request, now the caller's; -1: none. */
 int conn_take_fd(struct conn *);
+
+/* ---- completing.c ---- */
+/* 0, or an error of libuv. */
+int completing_open(struct server *);
+void completing_close(struct server *);
+/* `complete` of this partition was refused with barrier-pending: true when its request is to wait (the caller puts the
+ * connection on server.completing), false when its time is up. Called again each time that it is still refused. */
+bool completing_wait(struct conn *, const char *key, size_t len, uint64_t wait_ms, const struct refusal *);
+/* Before such a request is tried again: R_NOT_MIGRATING when the cutover that it waits for has ended and there is another
+ * one now. */
+enum refusal_code completing_same(struct conn *, const char *key, size_t len, struct refusal *);
+/* Its request was answered, or its connection closes. */
+void completing_end(struct conn *);
+/* A migration has ended: somebody may wait in vain. */
+void completing_look_soon(struct server *);
 
 #endif

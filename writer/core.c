@@ -9,6 +9,8 @@
 #include <string.h>
 
 #define RETRY_MS 100u  /* a failed barrier, a commit of unknown fate */
+#define LOOK_US 1000u  /* for leases, in a call that is waited for */
+#define HELD_MS 100u   /* between looks at leases that are open while nobody asks */
 #define IDLE_MS 10000u /* the store's idle work: at most this often, and only after changes */
 
 /* ---- the placement of a request --------------------------------------------------------------------------------- */
@@ -198,9 +200,9 @@ enum refusal_code core_apply(struct core *c, enum operation op, const char *key,
 		step.placement_cluster_known = !asking.unknown;
 		step.cluster_id = asking.id;
 	}
-	if (op == OP_COMPLETE && now.phase == PHASE_CUTOVER && now.to) {
+	if (op == OP_COMPLETE && now.phase == PHASE_CUTOVER && now.to && !force) {
 		core_publish_cutovers(c);
-		step.barrier = barrier_judge(&c->rule, migrations_find(&c->migrations, key, len), core_now(c));
+		step.barrier = core_look_and_judge(c, migrations_find(&c->migrations, key, len), LOOK_US);
 	}
 	code = machine_step(&now, &dflt, &step, &after, &changed, r);
 	if (code != R_DONE)
@@ -237,8 +239,10 @@ bool core_loading(const struct core *c)
 
 int core_migrations(struct core *c, int (*see)(void *arg, const struct migration *), void *arg)
 {
-	uint64_t now = core_now(c);
+	struct barrier_facts of_all;
 
+	drain_step(c->drainer, LOOK_US);
+	of_all = core_facts(c);
 	for (size_t i = 0; i < c->migrations.n; i++) {
 		const struct migration_item *item = c->migrations.items[i];
 		struct migration m = {.key = item->key, .key_len = item->key_len, .begun_ms = item->begun_ms};
@@ -248,7 +252,7 @@ int core_migrations(struct core *c, int (*see)(void *arg, const struct migration
 			continue; /* it is in the list exactly while it is in the table */
 		if (item->epoch) {
 			m.cutover_ms = item->published ? item->published_ms : item->held_ms;
-			m.barrier = barrier_judge(&c->rule, item, now);
+			m.barrier = core_judge(c, item, &of_all);
 		}
 		stop = see(arg, &m);
 		if (stop)
@@ -336,5 +340,9 @@ uint64_t core_step(struct core *c, uint64_t budget_us)
 	uint64_t next = table_step(c->table, budget_us);
 
 	next = earlier(next, in_time(c, core_now(c)));
+	if (drain_step(c->drainer, budget_us))
+		next = 0;
+	else if (drain_open_leases(c->drainer))
+		next = earlier(next, HELD_MS);
 	return core_load_orphan_step(c, budget_us) ? 0 : next;
 }

@@ -87,6 +87,13 @@ uint64_t core_changes(const struct core *); /* published since the start */
 int core_migrations(struct core *, int (*)(void *arg, const struct migration *), void *arg);
 int core_history(struct core *, const char *key, size_t len, unsigned limit, const struct store_visitor *,
 		 struct refusal *);
+/* One more look at what the cutovers that have been published wait for: leases that readers have ended meanwhile, those of
+ * the dead. Cheap once each of them was looked for everywhere: called again and again while somebody waits. True when
+ * something has changed since the last call so that a `complete` may have become possible. */
+bool core_drain(struct core *, uint64_t budget_us);
+/* What `complete` of this partition would be told now; reason NULL: nothing stands against it, or it is not in cutover.
+ * The pointers live until the next change. */
+struct barrier core_barrier(struct core *, const char *key, size_t len);
 /* Upkeep as table_step, and what the store wants; same return. */
 uint64_t core_step(struct core *, uint64_t budget_us);
 

@@ -121,6 +121,7 @@ void core_publish_cutovers(struct core *c)
 		if (!item->epoch || item->published)
 			continue;
 		migrations_published(&c->migrations, item, now);
+		drain_add(c->drainer, &item->drained, table_hash(c->table, item->key, item->key_len));
 		if (!item->proved_ms)
 			table_cutover_record(c->table, item->epoch, now);
 	}
@@ -150,6 +151,7 @@ static void follow_migration(struct core *c, struct core_result *result)
 		result->blackout_ms = core_now(c) - (item->published ? item->published_ms : item->held_ms);
 		table_cutover_forget(c->table, item->epoch);
 	}
+	drain_remove(c->drainer, &item->drained);
 	migrations_end(&c->migrations, item);
 }
 

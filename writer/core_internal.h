@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * What the core's files share: core.c (one change, looking, upkeep), core_commit.c (store, publication, commits of
  * unknown fate), core_clusters.c, core_start.c (opening), core_rebuild.c (from the last generation), core_load.c and
- * core_load_apply.c (documents). Control thread only. */
+ * core_load_apply.c (documents), core_drain.c (what stands against a cutover). Control thread only. */
 #ifndef BERTH_WRITER_CORE_INTERNAL_H
 #define BERTH_WRITER_CORE_INTERNAL_H
 
@@ -38,6 +38,8 @@ struct core {
 	uint64_t (*clock)(void *arg);
 	void *clock_arg;
 	struct migrations migrations;
+	struct drainer *drainer;
+	uint64_t told_ms; /* when the first judgement that was given out is over by the clock; 0: none is */
 	struct barrier_rule rule;
 	uint64_t stored_barrier_ms; /* what the store says; 0: nothing yet */
 	struct listener listeners[LISTENERS_MAX];
@@ -74,6 +76,14 @@ enum refusal_code hand_commit(struct core *, const char *state, struct core_resu
 void hand_who(struct hand *, const char *who);
 /* A barrier after the words of all cutovers that are not published yet; they stay so when it fails. */
 void core_publish_cutovers(struct core *);
+
+/* ---- core_drain.c ---- */
+/* What is so for every cutover: who may write without leases. */
+struct barrier_facts core_facts(struct core *);
+/* What stands against `complete` of this cutover, as far as was looked. */
+struct barrier core_judge(struct core *, const struct migration_item *, const struct barrier_facts *of_all);
+/* The same after more looks of about budget_us for its sake. */
+struct barrier core_look_and_judge(struct core *, struct migration_item *, uint64_t budget_us);
 
 /* ---- core_start.c ---- */
 /* core_open with a store that is in no list: for tests. */

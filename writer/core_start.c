@@ -252,8 +252,15 @@ enum refusal_code core_open_with(struct instance *instance, const struct core_op
 	table.barrier_ms = c->rule.old_ms > c->rule.barrier_ms ? c->rule.old_ms : c->rule.barrier_ms;
 	table.uuid = metas.uuid;
 	table.boot_id = metas.boot_id;
+	table.monotonic_ms = c->clock;
+	table.clock_arg = c->clock_arg;
 	if ((code = table_open(instance, &table, &c->table, r)) != R_DONE)
 		goto fail;
+	c->drainer = drain_open(table_registry(c->table));
+	if (!c->drainer) {
+		code = refuse(r, R_FULL, "no memory to start: give the daemon more");
+		goto fail;
+	}
 	if (generation_lost(c, options, &last)) {
 		code = refuse(
 			r, R_BACKEND,
@@ -304,6 +311,7 @@ void core_close(struct core **core)
 	core_load_free(&c->load);
 	if (c->hand.kind == HAND_PLACEMENT)
 		free(c->hand.beginning);
+	drain_close(&c->drainer);
 	migrations_free(&c->migrations);
 	table_close(&c->table);
 	if (c->store)

@@ -9,6 +9,7 @@
  *
  * Grace periods: guarantees in shm/grace.h. One runs whenever something is retired; what is retired while it runs waits
  * for the next. A section that holds memory back only delays what it can see. */
+#include "lease_book.h"
 #include "table_internal.h"
 
 #include <errno.h>
@@ -25,6 +26,7 @@
 #define LOOK_MS 1u      /* between grace periods while something is retired */
 #define RECLAIM_MS 500u /* at a start, for readers to leave a file that is wanted */
 #define BLOCKED_MS 20u  /* while a section holds it back */
+#define EXPIRE_MS 5000u /* between looks whether what the departed left is older than the barrier */
 
 /* ---- grace periods ---- */
 
@@ -389,6 +391,15 @@ uint64_t table_step(struct table *t, uint64_t budget_us)
 	if (t->reserve_size < t->now->limit && now_ms >= t->grow_again_ms)
 		t->grow_again_ms = now_ms + RETRY_MS;
 	wait = registry_next_ms(t->registry, now_ms);
+	if (lease_book_count(registry_book(t->registry))) {
+		if (now_ms >= t->expire_ms) {
+			lease_book_expire(registry_book(t->registry),
+					  atomic_load_explicit(&t->root->barrier_ms, memory_order_relaxed),
+					  registry_now(t->registry));
+			t->expire_ms = now_ms + EXPIRE_MS;
+		}
+		wait = wait < t->expire_ms - now_ms ? wait : t->expire_ms - now_ms;
+	}
 	if ((t->n_retired || t->old) && wait > (t->next_look_ms > now_ms ? t->next_look_ms - now_ms : 0))
 		wait = t->next_look_ms > now_ms ? t->next_look_ms - now_ms : 0;
 	if (t->grow_again_ms > now_ms && wait > RETRY_MS)

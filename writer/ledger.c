@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * The ledger: what must outlive the writer and is about readers or cutovers. Here: the file, and the records of
- * published cutovers; its rows belong to registry.c. Called by the table's files and, through table.h, by the core. */
+ * published cutovers; its rows belong to registry.c, what the departed have left
+ * under way to lease_book.c. Called by the table's files and, through table.h, by the core. */
 #include "table_internal.h"
 
 #include <errno.h>
@@ -14,10 +15,10 @@ static bool ledger_valid(const struct shm_ledger *l, const struct shm_root *root
 {
 	return l->magic == SHM_MAGIC_LEDGER && l->abi == SHM_ABI && l->fingerprint == SHM_FINGERPRINT &&
 	       memcmp(l->uuid, root->uuid, 16) == 0 && l->n_rows == SHM_LEDGER_ROWS &&
-	       l->n_cutovers == SHM_LEDGER_CUTOVERS;
+	       l->n_cutovers == SHM_LEDGER_CUTOVERS && l->n_leases == SHM_LEDGER_LEASES;
 }
 
-enum refusal_code ledger_open(struct table *t, bool fresh, struct refusal *r)
+enum refusal_code ledger_open(struct table *t, bool fresh, uint64_t left_ms, struct refusal *r)
 {
 	int dir = t->instance->dir_fd, fd, e;
 	struct shm_ledger *l = MAP_FAILED;
@@ -45,6 +46,8 @@ enum refusal_code ledger_open(struct table *t, bool fresh, struct refusal *r)
 		memcpy(l->uuid, t->root->uuid, 16);
 		l->n_rows = SHM_LEDGER_ROWS;
 		l->n_cutovers = SHM_LEDGER_CUTOVERS;
+		l->n_leases = SHM_LEDGER_LEASES;
+		atomic_store_explicit(&l->unbracketed_left_ms, left_ms, memory_order_relaxed);
 		l->magic = SHM_MAGIC_LEDGER;
 	}
 	t->ledger = l;

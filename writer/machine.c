@@ -2,6 +2,10 @@
  * The state machine of a partition and of the default: the table of transitions, one function a row, each with its
  * refusals in the order of that table. Called by the control thread before anything is reserved or stored; pure. */
 #include "machine.h"
+
+#include <stdio.h>
+#include <string.h>
+
 #include "text.h"
 
 const char *operation_name(enum operation op)
@@ -174,11 +178,56 @@ static enum refusal_code cutover(const struct state *now, const struct step *ste
 	return R_DONE;
 }
 
+/* Which processes: " (process 12, 34 and more)", or nothing. */
+static const char *processes(const struct barrier *b, char *text, size_t room)
+{
+	size_t n = 0;
+
+	text[0] = '\0';
+	for (unsigned i = 0; i < b->n_pids && n < room; i++) {
+		if (b->pids[i])
+			n += (size_t)snprintf(text + n, room - n, "%s%u", i ? ", " : " (process ", b->pids[i]);
+		else
+			n += (size_t)snprintf(text + n, room - n, "%sone in another container",
+					      i ? ", " : " (process ");
+	}
+	if (b->n_pids && n < room)
+		snprintf(text + n, room - n, "%s)", b->n_pids == BARRIER_PIDS ? " and more" : "");
+	return text;
+}
+
+/* What stands against it, in words. */
+static enum refusal_code barrier_pending(const struct step *step, struct refusal *r)
+{
+	const struct barrier *b = &step->barrier;
+	struct subject s;
+	char who[240];
+
+	processes(b, who, sizeof(who));
+	if (b->in_flight)
+		refuse(r, R_BARRIER_PENDING,
+		       "%llu writes on %s are under way%s (%s): wait until they have ended, or end what holds them",
+		       (unsigned long long)b->in_flight, subject(&s, step), who, b->reason);
+	else if (b->remaining_ms)
+		refuse(r, R_BARRIER_PENDING,
+		       "writes on %s may still be under way%s (%s), for %llu ms at most: try again then",
+		       subject(&s, step), who, b->reason, (unsigned long long)b->remaining_ms);
+	else
+		refuse(r, R_BARRIER_PENDING,
+		       "it is still being looked whether writes on %s are under way (%s): try again", subject(&s, step),
+		       b->reason);
+	r->reason = b->reason;
+	r->remaining_ms = b->remaining_ms;
+	r->in_flight = b->in_flight;
+	r->n_pids = b->n_pids;
+	memcpy(r->pids, b->pids, sizeof(r->pids));
+	return R_BARRIER_PENDING;
+}
+
 static enum refusal_code complete(const struct state *now, const struct step *step, struct state *after, bool *changed,
 				  struct refusal *r)
 {
 	struct subject s;
-	const struct barrier *b = &step->barrier;
 
 	if (!now->at)
 		return unknown_partition(step, r);
@@ -187,17 +236,8 @@ static enum refusal_code complete(const struct state *now, const struct step *st
 	if (now->phase != PHASE_CUTOVER)
 		return refuse(r, R_NOT_CUTOVER, "%s is in %s, writes still go to the old placement: cut it over first",
 			      subject(&s, step), phase_name(now->phase));
-	if (b->reason && !step->force) {
-		refuse(r, R_BARRIER_PENDING,
-		       "writes on %s may still be under way (%s, %llu in flight, at most %llu ms by the clock): try "
-		       "again",
-		       subject(&s, step), b->reason, (unsigned long long)b->in_flight,
-		       (unsigned long long)b->remaining_ms);
-		r->reason = b->reason;
-		r->remaining_ms = b->remaining_ms;
-		r->in_flight = b->in_flight;
-		return R_BARRIER_PENDING;
-	}
+	if (step->barrier.reason && !step->force)
+		return barrier_pending(step, r);
 	return settle(now->to, after, changed);
 }
 

@@ -19,10 +19,13 @@ enum operation {
 };
 const char *operation_name(enum operation);
 
-struct barrier {            /* what stands against `complete`, as judged by the caller */
-	const char *reason; /* NULL: nothing */
-	uint64_t remaining_ms;
-	uint64_t in_flight;
+#define BARRIER_PIDS REFUSAL_PIDS
+struct barrier {               /* what stands against `complete`, as judged by the caller */
+	const char *reason;    /* NULL: nothing */
+	uint64_t remaining_ms; /* until it is over, as far as that is known; 0: nobody knows (leases-open) */
+	uint64_t in_flight;    /* leases open on the partition */
+	unsigned n_pids; /* processes that it is about, the first of them; 0 is one that is not visible from here */
+	uint32_t pids[BARRIER_PIDS];
 };
 
 struct step {

@@ -11,6 +11,7 @@
 
 #define HISTORY_DEFAULT 100
 #define HISTORY_MAX 10000
+#define LEASES_MAX 10000u /* in one answer of `readers` */
 
 static const char *truth(bool b)
 {
@@ -90,8 +91,41 @@ struct listing { /* an array under way */
 	struct server *server;
 	struct buffer *out;
 	const char *comma;
-	uint64_t now_ms, grace;
+	uint64_t now_ms, grace; /* CLOCK_MONOTONIC */
+	uint64_t boot_ms;       /* CLOCK_BOOTTIME */
+	unsigned n_leases;      /* shown so far, of all readers */
 };
+
+static void put_ago(struct buffer *out, const char *name, uint64_t now_ms, uint64_t then_ms)
+{
+	if (then_ms == 0)
+		buffer_format(out, ",\"%s\":null", name);
+	else
+		buffer_format(out, ",\"%s\":%" PRIu64, name, now_ms > then_ms ? now_ms - then_ms : 0);
+}
+
+/* Leases under way, and those that ended unknown and still count. */
+static void put_leases(struct listing *l, const struct registry_row *row)
+{
+	const struct table *t = core_table(l->server->core);
+
+	buffer_format(l->out, ",\"max_leases\":%" PRIu32 ",\"n_leases\":%" PRIu64 ",\"n_unknown\":%" PRIu64,
+		      row->max_leases, row->n_leases, row->n_unknown);
+	put_ago(l->out, "overflow_ms_ago", l->now_ms, row->overflow_ms);
+	buffer_text(l->out, ",\"leases\":[");
+	for (uint32_t i = 0; i < row->n_leases_shown && l->n_leases < LEASES_MAX; i++, l->n_leases++) {
+		const struct registry_lease *lease = &row->leases[i];
+		size_t len = 0;
+		const char *key = table_key_of_hash(t, lease->hash, &len);
+
+		buffer_format(l->out, "%s{\"reader\":%" PRIu32 ",\"partition\":", i ? "," : "", lease->reader);
+		buffer_string(l->out, key, len);
+		buffer_format(l->out, ",\"hash\":\"%016" PRIx64 "\",\"age_ms\":%" PRIu64 ",\"outcome\":\"%s\"}",
+			      lease->hash, l->now_ms > lease->since_ms ? l->now_ms - lease->since_ms : 0,
+			      lease->unknown ? "unknown" : "open");
+	}
+	buffer_text(l->out, "]");
+}
 
 static int put_reader(void *arg, const struct registry_row *row)
 {
@@ -106,7 +140,7 @@ static int put_reader(void *arg, const struct registry_row *row)
 		l->out,
 		",\"attached_ms_ago\":%" PRIu64 ",\"connected\":%s,\"writes\":\"%s\",\"unbracketed\":%s,\"fences\":%s,"
 		"\"n_readers\":%u,\"n_open\":%u,\"held_bytes\":%" PRIu64 ",\"damaged\":%" PRIu64 ",\"sections\":[",
-		l->now_ms > row->attached_ms ? l->now_ms - row->attached_ms : 0, truth(row->connected),
+		l->boot_ms > row->attached_ms ? l->boot_ms - row->attached_ms : 0, truth(row->connected),
 		writes[row->writes <= SHM_WRITES_UNBRACKETED ? row->writes : SHM_WRITES_UNBRACKETED],
 		truth(row->unbracketed), truth(row->fences), row->n_readers, row->n_open, row->held_bytes,
 		row->damaged);
@@ -121,7 +155,9 @@ static int put_reader(void *arg, const struct registry_row *row)
 			      section_generation(s->line), truth(section_moved(s->line)));
 		comma = ",";
 	}
-	buffer_text(l->out, "]}");
+	buffer_text(l->out, "]");
+	put_leases(l, row);
+	buffer_text(l->out, "}");
 	l->comma = ",";
 	return 0;
 }
@@ -131,20 +167,13 @@ enum refusal_code method_readers(struct call *call, struct refusal *r)
 	struct listing l = {.server = call->server, .out = call->out, .comma = ""};
 
 	(void)r;
-	l.now_ms = seg_clock_ms(CLOCK_BOOTTIME);
+	l.now_ms = seg_clock_ms(CLOCK_MONOTONIC);
+	l.boot_ms = seg_clock_ms(CLOCK_BOOTTIME);
 	l.grace = atomic_load_explicit(&call->server->root->grace, memory_order_relaxed);
 	buffer_text(call->out, "{\"readers\":[");
 	registry_walk(table_registry(core_table(call->server->core)), put_reader, &l);
 	buffer_text(call->out, "]}");
 	return R_DONE;
-}
-
-static void put_ago(struct buffer *out, const char *name, uint64_t now_ms, uint64_t then_ms)
-{
-	if (then_ms == 0)
-		buffer_format(out, ",\"%s\":null", name);
-	else
-		buffer_format(out, ",\"%s\":%" PRIu64, name, now_ms > then_ms ? now_ms - then_ms : 0);
 }
 
 static int put_migration(void *arg, const struct migration *m)
@@ -159,8 +188,11 @@ static int put_migration(void *arg, const struct migration *m)
 	put_ago(l->out, "cutover_ms_ago", l->now_ms, m->cutover_ms);
 	buffer_text(l->out, ",\"reason\":");
 	buffer_string(l->out, m->barrier.reason, m->barrier.reason ? strlen(m->barrier.reason) : 0);
-	buffer_format(l->out, ",\"remaining_ms\":%" PRIu64 ",\"in_flight\":%" PRIu64 "}", m->barrier.remaining_ms,
+	buffer_format(l->out,
+		      ",\"remaining_ms\":%" PRIu64 ",\"in_flight\":%" PRIu64 ",\"pids\":", m->barrier.remaining_ms,
 		      m->barrier.in_flight);
+	rpc_pids(l->out, m->barrier.pids, m->barrier.n_pids);
+	buffer_text(l->out, "}");
 	l->comma = ",";
 	return 0;
 }
@@ -247,10 +279,19 @@ static void put_result(struct call *call, const struct core_result *result)
 	buffer_text(call->out, truth(result->changed));
 }
 
+static void count_blackout(struct server *s, uint64_t ms)
+{
+	s->n_drains++;
+	s->blackout_ms += ms;
+	if (ms > s->blackout_ms_max)
+		s->blackout_ms_max = ms;
+}
+
 /* partition, placement, force: number of the argument, -1: it has none. */
 static enum refusal_code apply(struct call *call, enum operation op, int partition, int placement, int force,
-			       bool blackout, struct refusal *r)
+			       struct refusal *r)
 {
+	const bool ends = op == OP_COMPLETE || op == OP_ABORT; /* a migration */
 	struct core_result result = {0};
 	const char *key = NULL;
 	enum refusal_code code;
@@ -263,10 +304,13 @@ static enum refusal_code apply(struct call *call, enum operation op, int partiti
 	if (code != R_DONE)
 		return code;
 	put_result(call, &result);
-	if (blackout) {
+	if (ends) {
 		buffer_text(call->out, ",\"blackout_ms\":");
 		buffer_number(call->out, result.blackout_ms);
+		completing_look_soon(call->server); /* another connection may wait for this one */
 	}
+	if (op == OP_COMPLETE)
+		count_blackout(call->server, result.blackout_ms);
 	buffer_text(call->out, "}");
 	changed(call);
 	return R_DONE;
@@ -274,35 +318,49 @@ static enum refusal_code apply(struct call *call, enum operation op, int partiti
 
 enum refusal_code method_set(struct call *c, struct refusal *r)
 {
-	return apply(c, OP_SET, 0, 1, 2, false, r);
+	return apply(c, OP_SET, 0, 1, 2, r);
 }
 enum refusal_code method_remove(struct call *c, struct refusal *r)
 {
-	return apply(c, OP_REMOVE, 0, -1, 1, false, r);
+	return apply(c, OP_REMOVE, 0, -1, 1, r);
 }
 enum refusal_code method_default_set(struct call *c, struct refusal *r)
 {
-	return apply(c, OP_DEFAULT, -1, 0, 1, false, r);
+	return apply(c, OP_DEFAULT, -1, 0, 1, r);
 }
 enum refusal_code method_default_unset(struct call *c, struct refusal *r)
 {
-	return apply(c, OP_DEFAULT, -1, -1, 0, false, r);
+	return apply(c, OP_DEFAULT, -1, -1, 0, r);
 }
 enum refusal_code method_begin(struct call *c, struct refusal *r)
 {
-	return apply(c, OP_BEGIN, 0, 1, -1, false, r);
+	return apply(c, OP_BEGIN, 0, 1, -1, r);
 }
 enum refusal_code method_cutover(struct call *c, struct refusal *r)
 {
-	return apply(c, OP_CUTOVER, 0, -1, -1, false, r);
+	return apply(c, OP_CUTOVER, 0, -1, -1, r);
 }
 enum refusal_code method_complete(struct call *c, struct refusal *r)
 {
-	return apply(c, OP_COMPLETE, 0, -1, 1, true, r);
+	enum { PARTITION, FORCE, WAIT_MS };
+	json_int_t wait_ms = c->args[WAIT_MS] ? arg_integer(c, WAIT_MS) : 0;
+	size_t len;
+	const char *key = arg_string(c, PARTITION, &len);
+	enum refusal_code code;
+
+	if (wait_ms < 0 || wait_ms > WAIT_MS_MAX)
+		return refuse_at(r, R_INVALID, "$.wait_ms", "wait_ms %" JSON_INTEGER_FORMAT ": give 0 to %u", wait_ms,
+				 WAIT_MS_MAX);
+	code = completing_same(c->conn, key, len, r);
+	if (code == R_DONE)
+		code = apply(c, OP_COMPLETE, PARTITION, -1, FORCE, r);
+	if (code == R_BARRIER_PENDING)
+		c->waits = completing_wait(c->conn, key, len, (uint64_t)wait_ms, r);
+	return code;
 }
 enum refusal_code method_abort(struct call *c, struct refusal *r)
 {
-	return apply(c, OP_ABORT, 0, -1, -1, true, r);
+	return apply(c, OP_ABORT, 0, -1, -1, r);
 }
 
 enum refusal_code method_cluster_set(struct call *call, struct refusal *r)

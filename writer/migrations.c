@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../shm/lease.h"
+
 static int compare(const char *a, size_t a_len, const char *b, size_t b_len)
 {
 	int c = memcmp(a, b, a_len < b_len ? a_len : b_len);
@@ -135,7 +137,7 @@ void migrations_published(struct migrations *m, struct migration_item *item, uin
 /* The first ms at which something of this moment is older than the span. */
 static uint64_t older_at(uint64_t moment_ms, uint64_t span_ms)
 {
-	return moment_ms + span_ms + BARRIER_SLACK_MS + 1;
+	return moment_ms + span_ms + LEASE_SLACK_MS + 1;
 }
 
 uint64_t barrier_rule_ends_ms(const struct barrier_rule *rule)
@@ -145,27 +147,76 @@ uint64_t barrier_rule_ends_ms(const struct barrier_rule *rule)
 	return older_at(rule->start_ms, rule->old_ms > rule->barrier_ms ? rule->old_ms : rule->barrier_ms);
 }
 
-/* The first ms at which a cutover published then may complete. */
-static uint64_t due_ms(const struct barrier_rule *rule, uint64_t published_ms)
+uint64_t barrier_over_ms(const struct barrier_rule *rule, uint64_t moment_ms)
 {
-	uint64_t due = older_at(published_ms, rule->barrier_ms), ends = barrier_rule_ends_ms(rule);
+	uint64_t over = older_at(moment_ms, rule->barrier_ms), ends = barrier_rule_ends_ms(rule);
 
-	if (due < ends)
-		due = ends;
-	if (rule->old_ms > rule->barrier_ms && older_at(published_ms, rule->old_ms) < due)
-		due = older_at(published_ms, rule->old_ms); /* the old barrier has passed before it stops to count */
-	return due;
+	if (rule->old_ms <= rule->barrier_ms)
+		return over;
+	if (over < ends)
+		over = ends; /* a shorter barrier counts once the old one has passed ... */
+	if (older_at(moment_ms, rule->old_ms) < over)
+		over = older_at(moment_ms, rule->old_ms); /* ... which may be so for this moment before */
+	return over;
 }
 
-struct barrier barrier_judge(const struct barrier_rule *rule, const struct migration_item *item, uint64_t now_ms)
+static void blame(struct barrier *b, const struct barrier_who *who)
 {
-	uint64_t due;
+	b->n_pids = who->n;
+	memcpy(b->pids, who->pids, sizeof(b->pids));
+}
 
-	if (!item->published)
-		return (struct barrier){.reason = "not-published", .remaining_ms = older_at(0, rule->barrier_ms)};
-	/* No process can tell yet that it brackets its writes, so each may write without: the barrier always holds. */
-	due = due_ms(rule, item->published_ms);
-	if (now_ms < due)
-		return (struct barrier){.reason = "reader-without-leases", .remaining_ms = due - now_ms};
-	return (struct barrier){0};
+/* Condition 2 of semantics: the end that is over last. */
+static bool judge_ends(const struct barrier_rule *rule, const struct barrier_facts *f, uint64_t now_ms,
+		       struct barrier *b)
+{
+	const struct {
+		const char *reason;
+		uint64_t end_ms;
+		const struct barrier_who *who;
+	} ends[] = {{"unknown-outcome", f->unknown.end_ms, &f->unknown.who},
+		    {"unknown-overflow", f->overflow.end_ms, &f->overflow.who},
+		    {"reader-died", f->died.end_ms, &f->died.who}};
+	unsigned latest = 0;
+
+	for (unsigned i = 1; i < sizeof(ends) / sizeof(ends[0]); i++)
+		if (ends[i].end_ms > ends[latest].end_ms)
+			latest = i;
+	if (!ends[latest].end_ms || now_ms >= barrier_over_ms(rule, ends[latest].end_ms))
+		return false;
+	b->reason = ends[latest].reason;
+	b->remaining_ms = barrier_over_ms(rule, ends[latest].end_ms) - now_ms;
+	blame(b, ends[latest].who);
+	return true;
+}
+
+struct barrier barrier_judge(const struct barrier_rule *rule, const struct migration_item *item,
+			     const struct barrier_facts *f, uint64_t now_ms)
+{
+	struct barrier b = {.in_flight = f->in_flight};
+	uint64_t held = rule->old_ms && rule->old_ms < rule->barrier_ms ? barrier_rule_ends_ms(rule) : 0, due = held;
+
+	if (!item->published) {
+		b.reason = "not-published";
+		b.remaining_ms = older_at(0, rule->barrier_ms);
+		return b;
+	}
+	if (now_ms >= held) {
+		if (!f->looked || f->in_flight) {
+			b.reason = "leases-open";
+			blame(&b, &f->open);
+			return b;
+		}
+		if (judge_ends(rule, f, now_ms, &b))
+			return b;
+	}
+	if ((f->unbracketed || (f->left_ms && barrier_over_ms(rule, f->left_ms) > item->published_ms)) &&
+	    due < barrier_over_ms(rule, item->published_ms))
+		due = barrier_over_ms(rule, item->published_ms);
+	if (now_ms < due) {
+		b.reason = "reader-without-leases";
+		b.remaining_ms = due - now_ms;
+		blame(&b, &f->without);
+	}
+	return b;
 }

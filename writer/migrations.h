@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * The migrations under way, by partition id, and what stands against `complete`. Held by the core
- * beside the table: a word says that a partition is in cutover, this says since when, and whether every reader can
- * know. Control thread only; no clock of its own, no I/O, nothing that fails between a commit and its publication. */
+ * beside the table: a word says that a partition is in cutover, this says since when, whether every reader can know,
+ * and what the drain has found. Control thread only; no clock of its own, no I/O, nothing that fails between a commit
+ * and its publication. */
 #ifndef BERTH_WRITER_MIGRATIONS_H
 #define BERTH_WRITER_MIGRATIONS_H
 
@@ -9,11 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "machine.h"
-
-/* "Older than a span" means older than the span and this: clocks are read in whole milliseconds, on several processors.
- */
-#define BARRIER_SLACK_MS 10u
+#include "drain.h"
 
 struct migration_item {
 	uint64_t begun_ms;     /* 0: before this writer started */
@@ -22,6 +19,7 @@ struct migration_item {
 	uint64_t proved_ms;    /* the ledger proves that a writer before this one published it then; 0: it does not */
 	uint64_t published_ms; /* when the barrier after the word had returned; counts only if */
 	bool published;
+	struct drained drained; /* published: what the looks know of it */
 	size_t key_len;
 	char key[]; /* NUL-terminated */
 };
@@ -62,7 +60,27 @@ struct barrier_rule {
 };
 /* The first ms at which neither rule of the start says anything any more. */
 uint64_t barrier_rule_ends_ms(const struct barrier_rule *);
+/* The first ms at which what may have been sent at this moment is over. */
+uint64_t barrier_over_ms(const struct barrier_rule *, uint64_t moment_ms);
+
+struct barrier_who { /* processes, the first of them */
+	unsigned n;
+	uint32_t pids[BARRIER_PIDS];
+};
+struct barrier_facts {      /* what is known of one cutover, all of it since its publication */
+	bool looked;        /* every slot has been looked at */
+	uint64_t in_flight; /* leases open */
+	struct barrier_who open;
+	struct {
+		uint64_t end_ms; /* the latest; 0: none */
+		struct barrier_who who;
+	} unknown, overflow, died;
+	bool unbracketed; /* a process is attached that may write without leases */
+	uint64_t left_ms; /* when the last one of those was found gone; 0: never */
+	struct barrier_who without;
+};
 /* What `complete` would answer now; item is in cutover. */
-struct barrier barrier_judge(const struct barrier_rule *, const struct migration_item *, uint64_t now_ms);
+struct barrier barrier_judge(const struct barrier_rule *, const struct migration_item *, const struct barrier_facts *,
+			     uint64_t now_ms);
 
 #endif

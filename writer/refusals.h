@@ -43,6 +43,8 @@ enum refusal_code {
 		R_COUNT
 };
 
+#define REFUSAL_PIDS 8u
+
 struct refusal {
 	enum refusal_code code;
 	char path[320];    /* JSON path of the fault, for documents and parameters; else empty */
@@ -51,6 +53,8 @@ struct refusal {
 	const char *reason; /* static: not-published, leases-open, unknown-outcome, ...; NULL otherwise */
 	uint64_t remaining_ms;
 	uint64_t in_flight;
+	unsigned n_pids; /* processes that it is about, the first of them; 0 is one that is not visible from here */
+	uint32_t pids[REFUSAL_PIDS];
 };
 
 const char *refusal_name(enum refusal_code);

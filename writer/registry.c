@@ -71,6 +71,14 @@ static void row_clear(struct shm_ledger_row *row)
 	atomic_store_explicit(&row->start, 0, memory_order_relaxed);
 }
 
+static void take_slot(struct registry *r, struct registration *g)
+{
+	r->slots[g->slot] = g;
+	r->n++;
+	if (r->end <= g->slot)
+		r->end = g->slot + 1;
+}
+
 static void release(struct registry *r, struct registration *g)
 {
 	if (g->file) {
@@ -92,6 +100,7 @@ void registration_bury(struct registry *r, struct registration *g)
 {
 	char name[16];
 
+	registration_save_leases(r, g); /* L1 of registry_leases.c: first */
 	slot_name(g->slot, name);
 	unlinkat(r->instance->readers_fd, name, 0);
 	row_clear(row_of(r, g->slot));
@@ -100,7 +109,7 @@ void registration_bury(struct registry *r, struct registration *g)
 
 static bool map_registration(struct registration *g)
 {
-	g->size = SHM_PAGE + (size_t)g->n_readers * sizeof(struct shm_line);
+	g->size = registration_size(g->n_readers, g->n_leases);
 	g->file = mmap(NULL, g->size, PROT_READ, MAP_SHARED, g->fd, 0);
 	if (g->file == MAP_FAILED) {
 		g->file = NULL;
@@ -123,11 +132,40 @@ static uint32_t lines_of(const struct shm_ledger_row *row, off_t size)
 	return n < 1 ? 1 : n > SHM_READERS_MAX ? SHM_READERS_MAX : (uint32_t)n;
 }
 
+/* Slots of each reader's array: only the ledger's row says it, and no more than may be. */
+static uint32_t leases_in(const struct shm_ledger_row *row, uint32_t n_readers)
+{
+	uint32_t n = atomic_load_explicit(&row->n_leases, memory_order_relaxed),
+		 most = SHM_LEASES_TOTAL_MAX / n_readers;
+
+	if (atomic_load_explicit(&row->attach, memory_order_relaxed) == 0)
+		return 0;
+	most = most < SHM_LEASES_MAX ? most : SHM_LEASES_MAX;
+	return n < most ? n : most;
+}
+
+/* What the ledger's row says of it. A file without a row: nothing of its process is known, so it may do anything. */
+static void take_row(const struct shm_ledger_row *row, off_t size, struct registration *g)
+{
+	g->attach = atomic_load_explicit(&row->attach, memory_order_relaxed);
+	g->attached_ms = atomic_load_explicit(&row->attached_ms, memory_order_relaxed);
+	g->uid = atomic_load_explicit(&row->uid, memory_order_relaxed);
+	g->writes = g->attach ? (enum shm_writes)atomic_load_explicit(&row->writes, memory_order_relaxed)
+			      : SHM_WRITES_UNBRACKETED;
+	g->fences = atomic_load_explicit(&row->fences, memory_order_relaxed) != 0;
+	memcpy(g->comm, row->comm, sizeof g->comm);
+	g->comm[sizeof g->comm - 1] = 0;
+	g->pid = (pid_t)atomic_load_explicit(&row->pid, memory_order_relaxed);
+	g->n_readers = lines_of(row, size);
+	g->n_leases = leases_in(row, g->n_readers);
+}
+
 static enum refusal_code adopt(struct registry *r, uint32_t slot, struct refusal *why)
 {
 	struct shm_ledger_row *row = row_of(r, slot);
 	struct registration *g = calloc(1, sizeof *g);
-	struct stat st;
+	struct stat st = {0};
+	bool usable;
 	char name[16];
 
 	if (!g)
@@ -135,27 +173,20 @@ static enum refusal_code adopt(struct registry *r, uint32_t slot, struct refusal
 	slot_name(slot, name);
 	g->slot = slot;
 	g->pidfd = -1;
+	g->handed_over = true;
 	g->fd = openat(r->instance->readers_fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-	r->slots[slot] = g;
-	r->n++;
-	if (g->fd < 0 || fstat(g->fd, &st) != 0 || !S_ISREG(st.st_mode) || nobody_has_it(g->fd)) {
+	take_slot(r, g);
+	usable = g->fd >= 0 && fstat(g->fd, &st) == 0 && S_ISREG(st.st_mode);
+	take_row(row, st.st_size, g);
+	if (usable && !map_registration(g))
+		return refuse(why, R_BACKEND, "cannot map %s/" SEG_READERS "/%s: %s", r->instance->path, name,
+			      strerror(errno));
+	if (!usable || nobody_has_it(g->fd)) {
 		registration_bury(r, g);
 		return R_DONE;
 	}
-	g->attach = atomic_load_explicit(&row->attach, memory_order_relaxed);
-	g->attached_ms = atomic_load_explicit(&row->attached_ms, memory_order_relaxed);
-	g->uid = atomic_load_explicit(&row->uid, memory_order_relaxed);
-	g->writes = (enum shm_writes)atomic_load_explicit(&row->writes, memory_order_relaxed);
-	g->fences = atomic_load_explicit(&row->fences, memory_order_relaxed) != 0;
-	memcpy(g->comm, row->comm, sizeof g->comm);
-	g->comm[sizeof g->comm - 1] = 0;
-	g->pid = (pid_t)atomic_load_explicit(&row->pid, memory_order_relaxed);
 	g->pidfd = pidfd_of(g->pid, atomic_load_explicit(&row->start, memory_order_relaxed));
 	g->hinted = true; /* its socket went with the last writer */
-	g->n_readers = lines_of(row, st.st_size);
-	if (!map_registration(g))
-		return refuse(why, R_BACKEND, "cannot map %s/" SEG_READERS "/%s: %s", r->instance->path, name,
-			      strerror(errno));
 	if (!r->membarrier && !g->fences)
 		return refuse(
 			why, R_BACKEND,
@@ -165,8 +196,17 @@ static enum refusal_code adopt(struct registry *r, uint32_t slot, struct refusal
 	return R_DONE;
 }
 
+/* A row whose file is gone, without the writer having done it: what its process had under way nobody can know. */
+static void lost(struct registry *r, struct shm_ledger_row *row)
+{
+	if (atomic_load_explicit(&row->writes, memory_order_relaxed) != SHM_WRITES_NONE)
+		lease_book_unbracketed_left(r->book, registry_now(r));
+	row_clear(row);
+}
+
 enum refusal_code registry_open(struct instance *in, const struct shm_root *root, struct shm_ledger *ledger,
-				bool membarrier, struct registry **out, struct refusal *why)
+				bool membarrier, uint64_t (*clock)(void *arg), void *clock_arg, struct registry **out,
+				struct refusal *why)
 {
 	struct registry *r = calloc(1, sizeof *r);
 	enum refusal_code rc = R_DONE;
@@ -176,11 +216,17 @@ enum refusal_code registry_open(struct instance *in, const struct shm_root *root
 
 	if (!r)
 		return refuse(why, R_FULL, "no memory");
-	*r = (struct registry){.instance = in, .root = root, .ledger = ledger, .membarrier = membarrier};
+	r->instance = in;
+	r->root = root;
+	r->ledger = ledger;
+	r->membarrier = membarrier;
+	r->clock = clock;
+	r->clock_arg = clock_arg;
 	*out = r;
+	r->book = lease_book_open(ledger);
 	r->size_blockers = 64;
 	r->blockers = calloc(r->size_blockers, sizeof *r->blockers);
-	if (!r->blockers)
+	if (!r->blockers || !r->book)
 		return refuse(why, R_FULL, "no memory");
 	sigbus_install();
 	fd = openat(in->readers_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -202,7 +248,7 @@ enum refusal_code registry_open(struct instance *in, const struct shm_root *root
 	closedir(d);
 	for (uint32_t i = 0; rc == R_DONE && i < SHM_LEDGER_ROWS; i++)
 		if (!r->slots[i] && atomic_load_explicit(&row_of(r, i)->attach, memory_order_relaxed))
-			row_clear(row_of(r, i));
+			lost(r, row_of(r, i));
 	return rc;
 }
 
@@ -215,6 +261,7 @@ void registry_close(struct registry **rp)
 	for (uint32_t i = 0; i < SHM_LEDGER_ROWS; i++)
 		if (r->slots[i])
 			release(r, r->slots[i]); /* the files stay: their owners live on */
+	lease_book_close(&r->book);
 	free(r->blockers);
 	free(r->sections);
 	free(r);
@@ -251,7 +298,8 @@ static void row_fill(struct registry *r, const struct registration *g)
 	atomic_store_explicit(&row->attached_ms, g->attached_ms, memory_order_relaxed);
 	atomic_store_explicit(&row->uid, g->uid, memory_order_relaxed);
 	atomic_store_explicit(&row->n_readers, g->n_readers, memory_order_relaxed);
-	atomic_store_explicit(&row->writes, (uint32_t)g->writes, memory_order_relaxed);
+	atomic_store_explicit(&row->n_leases, g->n_leases, memory_order_relaxed);
+	atomic_store_explicit(&row->writes, (uint16_t)g->writes, memory_order_relaxed);
 	atomic_store_explicit(&row->fences, g->fences, memory_order_relaxed);
 	memcpy(row->comm, g->comm, sizeof row->comm);
 	atomic_store_explicit(&row->attach, g->attach,
@@ -269,6 +317,9 @@ static void header_fill(const struct registry *r, const struct registration *g, 
 	h->lines_off = SHM_PAGE;
 	h->line_stride = sizeof(struct shm_line);
 	h->size = g->size;
+	h->n_leases = g->n_leases;
+	h->lease_stride = g->n_leases ? SHM_LEASE_STRIDE(g->n_leases) : 0;
+	h->leases_off = g->n_leases ? registration_leases_off(g->n_readers) : 0;
 	atomic_store_explicit(&h->fences, g->fences, memory_order_relaxed);
 	atomic_store_explicit(&h->unbracketed, 0, memory_order_relaxed);
 	h->monotonic_ns = seg_clock_ns(CLOCK_MONOTONIC);
@@ -289,7 +340,7 @@ static enum refusal_code make_file(struct registry *r, struct registration *g, i
 		return refuse(why, R_BACKEND, "cannot make %s/" SEG_READERS "/%s: %s", r->instance->path, name,
 			      strerror(errno));
 	g->fd = openat(r->instance->readers_fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-	g->size = SHM_PAGE + (size_t)g->n_readers * sizeof(struct shm_line);
+	g->size = registration_size(g->n_readers, g->n_leases);
 	e = posix_fallocate(*fd, 0, (off_t)g->size);
 	if (e)
 		return refuse(why, R_FULL, "no room for a registration of %zu bytes in %s: %s", g->size,
@@ -300,22 +351,46 @@ static enum refusal_code make_file(struct registry *r, struct registration *g, i
 			      strerror(errno));
 	header_fill(r, g, h);
 	munmap(h, g->size);
-	return map_registration(g) ? R_DONE
-				   : refuse(why, R_BACKEND, "cannot map a registration in %s: %s", r->instance->path,
-					    strerror(errno));
+	if (!map_registration(g))
+		return refuse(why, R_BACKEND, "cannot map a registration in %s: %s", r->instance->path,
+			      strerror(errno));
+	for (uint32_t i = 0; g->n_leases && i < g->n_readers; i++)
+		(void)leases_high(g, leases_of(g, i)); /* the page faults come now, not while writes are held back */
+	return R_DONE;
+}
+
+/* The shape that a process asks for. */
+static enum refusal_code check_shape(uint32_t n_readers, uint32_t n_leases, enum shm_writes writes, struct refusal *why)
+{
+	uint64_t all = (uint64_t)n_readers * n_leases;
+
+	if (n_readers < 1 || n_readers > SHM_READERS_MAX)
+		return refuse_at(why, R_INVALID, "params.readers", "readers is %u: give 1..%u", n_readers,
+				 SHM_READERS_MAX);
+	if (writes != SHM_WRITES_BRACKETED && n_leases)
+		return refuse_at(why, R_INVALID, "params.leases",
+				 "leases is %u, but only bracketed writes take leases: leave it out", n_leases);
+	if (writes == SHM_WRITES_BRACKETED && (n_leases < 1 || n_leases > SHM_LEASES_MAX))
+		return refuse_at(why, R_INVALID, "params.leases", "leases is %u: give 1..%u", n_leases, SHM_LEASES_MAX);
+	if (all > SHM_LEASES_TOTAL_MAX)
+		return refuse_at(
+			why, R_INVALID, "params.leases",
+			"leases is %u for each of %u readers, %llu in all: at most %u, give fewer of one of them",
+			n_leases, n_readers, (unsigned long long)all, SHM_LEASES_TOTAL_MAX);
+	return R_DONE;
 }
 
 enum refusal_code registry_attach(struct registry *r, const struct registry_peer *peer, uint32_t n_readers,
-				  enum shm_writes writes, bool fences, int *fd, uint32_t *slot, uint64_t *attach,
-				  struct refusal *why)
+				  uint32_t n_leases, enum shm_writes writes, bool fences, int *fd, uint32_t *slot,
+				  uint64_t *attach, struct refusal *why)
 {
 	struct registration *g;
 	uint32_t free_slot = SHM_LEDGER_ROWS, of_uid = 0;
 	enum refusal_code rc;
 
-	if (n_readers < 1 || n_readers > SHM_READERS_MAX)
-		return refuse_at(why, R_INVALID, "params.readers", "readers is %u: give 1..%u", n_readers,
-				 SHM_READERS_MAX);
+	rc = check_shape(n_readers, n_leases, writes, why);
+	if (rc != R_DONE)
+		return rc;
 	if (!r->membarrier && !fences)
 		return refuse_at(why, R_INVALID, "params.fences",
 				 "membarrier(2) is refused to the writer: readers must fence");
@@ -335,6 +410,7 @@ enum refusal_code registry_attach(struct registry *r, const struct registry_peer
 	*g = (struct registration){
 		.slot = free_slot,
 		.n_readers = n_readers,
+		.n_leases = n_leases,
 		.attach = atomic_fetch_add_explicit(&r->ledger->attach_number, 1, memory_order_relaxed) + 1,
 		.attached_ms = seg_clock_ms(CLOCK_BOOTTIME),
 		.fd = -1,
@@ -345,8 +421,7 @@ enum refusal_code registry_attach(struct registry *r, const struct registry_peer
 		.fences = fences,
 		.connected = true};
 	*fd = -1;
-	r->slots[free_slot] = g;
-	r->n++;
+	take_slot(r, g);
 	read_comm(peer->pid, g->comm);
 	rc = make_file(r, g, fd, why);
 	if (rc != R_DONE) {
@@ -356,6 +431,7 @@ enum refusal_code registry_attach(struct registry *r, const struct registry_peer
 		return rc;
 	}
 	g->pidfd = peer->pidfd;
+	g->handed_over = true;
 	row_fill(r, g);
 	*slot = g->slot;
 	*attach = g->attach;

@@ -20,9 +20,11 @@ struct registry_peer {
 };
 
 /* Makes readers/<slot> and its row. *fd: open read-write, to be sent and then closed by the caller. R_LIMIT (1,024
- * registrations of a uid, or all slots), R_FULL (no room), R_INVALID (n_readers). */
-enum refusal_code registry_attach(struct registry *, const struct registry_peer *, uint32_t n_readers, enum shm_writes,
-				  bool fences, int *fd, uint32_t *slot, uint64_t *attach, struct refusal *);
+ * registrations of a uid, or all slots), R_FULL (no room), R_INVALID (n_readers, n_leases). n_leases: slots of each
+ * reader with SHM_WRITES_BRACKETED, else 0. */
+enum refusal_code registry_attach(struct registry *, const struct registry_peer *, uint32_t n_readers,
+				  uint32_t n_leases, enum shm_writes, bool fences, int *fd, uint32_t *slot,
+				  uint64_t *attach, struct refusal *);
 /* The process of a registration has come back (a new writer, a new socket). R_INVALID when there is no such one. */
 enum refusal_code registry_reattach(struct registry *, uint32_t slot, uint64_t attach, const struct registry_peer *,
 				    struct refusal *);
@@ -33,6 +35,13 @@ struct registry_section { /* one open reader of a registration */
 	uint32_t reader, tid;
 	uint64_t line; /* 0: outside any section (shm/grace.h) */
 };
+struct registry_lease { /* one write under way, or one that ended unknown and is younger than the barrier */
+	uint32_t reader;
+	uint64_t hash;     /* of the partition, as lease_hash */
+	uint64_t since_ms; /* CLOCK_MONOTONIC: begun, or ended when unknown */
+	bool unknown;
+};
+#define REGISTRY_LEASES_SHOWN 1000u /* of one registration, the oldest first come */
 struct registry_row {
 	uint32_t slot;
 	uint64_t attach;
@@ -46,9 +55,19 @@ struct registry_row {
 	uint64_t damaged;                        /* answers that found damage in the table */
 	uint64_t held_bytes;                     /* memory that waits for this one alone or among others */
 	const struct registry_section *sections; /* n_open of them, valid during the callback */
+	uint32_t max_leases;                     /* slots of each reader; 0: it takes no leases */
+	uint64_t n_leases, n_unknown;            /* open; ended unknown and younger than the barrier */
+	uint64_t overflow_ms;                /* latest overflow younger than the barrier, CLOCK_MONOTONIC; 0: none */
+	const struct registry_lease *leases; /* at most REGISTRY_LEASES_SHOWN, by since_ms */
+	uint32_t n_leases_shown;
 };
 /* All registrations, by slot. */
 int registry_walk(struct registry *, int (*)(void *arg, const struct registry_row *), void *arg);
 uint32_t registry_count(const struct registry *);
+/* Is a process attached that may write without leases? The first of them. */
+bool registry_unbracketed(const struct registry *, uint32_t pids[], unsigned room, unsigned *n_pids);
+/* What processes that are gone have left (lease_book.h), and the clock that all of it is on. */
+struct lease_book *registry_book(struct registry *);
+uint64_t registry_now(const struct registry *);
 
 #endif

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: MIT
- * What registry.c (who is there: files, rows, attaching, proof of death) and registry_look.c (what they are in: section
- * lines) share. Control thread only. */
+ * What registry.c (who is there: files, rows, attaching, proof of death), registry_look.c (what they are in: section
+ * lines), registry_leases.c (which writes they have under way) and drain.c share. Control thread only. */
 #ifndef BERTH_WRITER_REGISTRY_INTERNAL_H
 #define BERTH_WRITER_REGISTRY_INTERNAL_H
 
+#include "../shm/lease.h"
+#include "lease_book.h"
 #include "table_internal.h"
 
 struct registration {
 	uint32_t slot, n_readers;
+	uint32_t n_leases; /* slots of each reader's array, as the ledger's row has it; 0: no arrays */
 	uint64_t attach, attached_ms;
 	const struct shm_registration *file;
 	size_t size;
@@ -16,7 +19,9 @@ struct registration {
 	uid_t uid;
 	enum shm_writes writes;
 	bool fences, connected, suspect, hinted;
-	uint64_t hint_ms; /* when to look at a hinted one */
+	bool handed_over;    /* its process has had it */
+	uint64_t hint_ms;    /* when to look at a hinted one */
+	uint64_t checked_ms; /* when a drain last looked whether its process is dead; the kernel's clock */
 	char comm[16];
 };
 
@@ -30,7 +35,7 @@ struct registry {
 	const struct shm_root *root;
 	struct shm_ledger *ledger;
 	bool membarrier;
-	uint32_t n;
+	uint32_t n, end; /* registrations; above the highest slot that was ever in use */
 	struct registration *slots[SHM_LEDGER_ROWS];
 	struct blocker *blockers; /* lines that were in a section at the last look */
 	size_t n_blockers, size_blockers;
@@ -38,6 +43,10 @@ struct registry {
 	size_t size_sections;
 	uint64_t (*held)(void *arg, uint64_t line);
 	void *held_arg;
+	struct lease_book *book;      /* what those who are gone have left */
+	uint64_t (*clock)(void *arg); /* CLOCK_MONOTONIC, ms, of everything about leases; NULL: the kernel's */
+	void *clock_arg;
+	struct registry_lease shown[REGISTRY_LEASES_SHOWN]; /* for registry_walk */
 };
 
 static inline const struct shm_line *line_of(const struct registration *g, uint32_t i)
@@ -45,9 +54,54 @@ static inline const struct shm_line *line_of(const struct registration *g, uint3
 	return (const struct shm_line *)((const char *)g->file + SHM_PAGE) + i;
 }
 
+/* Where a registration's lease arrays begin, and its bytes; sizes from our own side only. */
+static inline size_t registration_leases_off(uint32_t n_readers)
+{
+	return SHM_PAGE + (size_t)n_readers * sizeof(struct shm_line); /* both are multiples of 128 */
+}
+static inline size_t registration_size(uint32_t n_readers, uint32_t n_leases)
+{
+	return registration_leases_off(n_readers) + (n_leases ? (size_t)n_readers * SHM_LEASE_STRIDE(n_leases) : 0);
+}
+/* The array of reader i; n_leases > 0. */
+static inline const struct shm_leases *leases_of(const struct registration *g, uint32_t i)
+{
+	return (const struct shm_leases *)((const char *)g->file + registration_leases_off(g->n_readers) +
+					   (size_t)i * SHM_LEASE_STRIDE(g->n_leases));
+}
+static inline const struct shm_lease *lease_of(const struct shm_leases *a, uint32_t i)
+{
+	return (const struct shm_lease *)(a + 1) + i;
+}
+/* Slots of it that have been in use: what the owner says, and no more than there are. */
+static inline uint32_t leases_high(const struct registration *g, const struct shm_leases *a)
+{
+	uint32_t high = atomic_load_explicit(&a->high, memory_order_acquire); /* G3 of lease.h */
+
+	return high < g->n_leases ? high : g->n_leases;
+}
+
 /* R1 of registry.c: is its process proved dead? */
 bool registration_dead(const struct registration *);
-/* File, row and memory go. */
+/* Its leases are saved (registry_leases.c, L1), then file, row and memory go. */
 void registration_bury(struct registry *, struct registration *);
+
+/* ---- registry_leases.c ---- */
+/* What is left under way goes into the ledger, and that it may have written without leases. */
+void registration_save_leases(struct registry *, const struct registration *);
+/* May its process write without leases, now or until now? */
+bool registration_unbracketed(const struct registration *);
+void registration_row_leases(struct registry *, const struct registration *, struct registry_row *);
+
+/* One more of the distinct processes in pids, while there is room; the new number of them. */
+static inline unsigned pid_add(uint32_t pids[], unsigned n, unsigned room, uint32_t pid)
+{
+	for (unsigned i = 0; i < n; i++)
+		if (pids[i] == pid)
+			return n;
+	if (n < room)
+		pids[n++] = pid;
+	return n;
+}
 
 #endif

@@ -151,6 +151,7 @@ int registry_walk(struct registry *r, int (*each)(void *arg, const struct regist
 				.reader = i, .tid = atomic_load_explicit(&l->tid, memory_order_relaxed), .line = line};
 		}
 		row.sections = r->sections;
+		registration_row_leases(r, g, &row);
 		rc = each(arg, &row);
 		if (rc)
 			return rc;

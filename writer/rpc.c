@@ -77,6 +77,14 @@ static int error_number(enum refusal_code code)
 	}
 }
 
+void rpc_pids(struct buffer *out, const uint32_t *pids, unsigned n)
+{
+	buffer_text(out, "[");
+	for (unsigned i = 0; i < n; i++)
+		buffer_format(out, "%s%" PRIu32, i ? "," : "", pids[i]);
+	buffer_text(out, "]");
+}
+
 void rpc_refuse(struct buffer *out, const json_t *id, const struct refusal *r)
 {
 	put_id(out, id);
@@ -88,9 +96,12 @@ void rpc_refuse(struct buffer *out, const json_t *id, const struct refusal *r)
 		buffer_text(out, ",\"path\":");
 		buffer_string(out, r->path, strlen(r->path));
 	}
-	if (r->reason)
-		buffer_format(out, ",\"reason\":\"%s\",\"remaining_ms\":%" PRIu64 ",\"in_flight\":%" PRIu64, r->reason,
-			      r->remaining_ms, r->in_flight);
+	if (r->reason) {
+		buffer_format(out,
+			      ",\"reason\":\"%s\",\"remaining_ms\":%" PRIu64 ",\"in_flight\":%" PRIu64 ",\"pids\":",
+			      r->reason, r->remaining_ms, r->in_flight);
+		rpc_pids(out, r->pids, r->n_pids);
+	}
 	buffer_text(out, "}}}\n");
 }
 
@@ -265,6 +276,17 @@ static bool must_park(const struct server *s, const struct method *m)
 	return core_loading(s->core) || (s->load && m->handle == method_load);
 }
 
+/* Of changes that this connection's request has made, or brought to light. */
+static void put_notifications(struct conn *c)
+{
+	struct buffer *after = &c->server->watch_after;
+
+	if (after->len == 0)
+		return;
+	buffer_add(&c->out, after->data, after->len);
+	buffer_cut(after, 0);
+}
+
 static enum rpc_outcome dispatch(struct conn *c, json_t *root, struct refusal *r)
 {
 	struct call call = {.server = c->server, .conn = c, .out = &c->out};
@@ -297,6 +319,11 @@ static enum rpc_outcome dispatch(struct conn *c, json_t *root, struct refusal *r
 			buffer_cut(call.out, start);
 			return RPC_LATER;
 		}
+		if (call.waits) {
+			buffer_cut(call.out, start);
+			put_notifications(c);
+			return RPC_WAITS;
+		}
 		rpc_result_end(call.out);
 		if (code == R_DONE && call.out->failed)
 			code = refuse(r, R_FULL, "out of memory for the answer: retry later");
@@ -306,10 +333,7 @@ static enum rpc_outcome dispatch(struct conn *c, json_t *root, struct refusal *r
 		buffer_cut(call.out, start);
 		rpc_refuse(call.out, q.id, r);
 	}
-	if (c->server->watch_after.len > 0) {
-		buffer_add(call.out, c->server->watch_after.data, c->server->watch_after.len);
-		buffer_cut(&c->server->watch_after, 0);
-	}
+	put_notifications(c);
 	return RPC_ANSWERED;
 }
 

@@ -36,7 +36,8 @@ enum method_socket {
 	X("watch", watch, ON_BOTH, NONE) \
 	X("attach", attach, ON_LOOK, \
 	  MUST("version", INTEGER) MUST("pid", INTEGER) MUST("readers", INTEGER) MUST("writes", STRING) \
-		  MUST("fences", BOOLEAN) MUST("monotonic_ns", INTEGER) MUST("boottime_ns", INTEGER)) \
+		  MUST("fences", BOOLEAN) MUST("monotonic_ns", INTEGER) MUST("boottime_ns", INTEGER) \
+			  MAY("leases", INTEGER)) \
 	X("reattach", reattach, ON_LOOK, MUST("slot", INTEGER) MUST("attach", INTEGER) MUST("pid", INTEGER)) \
 	X("cluster.set", cluster_set, ON_ADMIN_PARKED, MUST("id", STRING) MAY("endpoint", STRING)) \
 	X("cluster.remove", cluster_remove, ON_ADMIN_PARKED, MUST("id", STRING)) \
@@ -46,7 +47,8 @@ enum method_socket {
 	X("default.unset", default_unset, ON_ADMIN_PARKED, MAY("force", BOOLEAN)) \
 	X("begin", begin, ON_ADMIN_PARKED, MUST("partition", STRING) MUST("to", OBJECT)) \
 	X("cutover", cutover, ON_ADMIN_PARKED, MUST("partition", STRING)) \
-	X("complete", complete, ON_ADMIN_PARKED, MUST("partition", STRING) MAY("force", BOOLEAN)) \
+	X("complete", complete, ON_ADMIN_PARKED, \
+	  MUST("partition", STRING) MAY("force", BOOLEAN) MAY("wait_ms", INTEGER)) \
 	X("abort", abort, ON_ADMIN_PARKED, MUST("partition", STRING)) \
 	X("load", load, ON_ADMIN_PARKED, MAY("prune", BOOLEAN) MAY("override", BOOLEAN) MAY("name", STRING)) \
 	X("shutdown", shutdown, ON_ADMIN, NONE)
@@ -58,9 +60,11 @@ struct call {
 	const json_t *args[PARAMS_MAX]; /* NULL: not given */
 	struct buffer *out;             /* where the handler writes its result, one JSON value */
 	bool later;                     /* set by the handler: it has taken the id and answers through conn.load */
+	bool waits;                     /* set by the handler: nothing was done, the request waits for a drain */
 };
 
-/* A handler returns R_DONE with its result written, or a refusal with whatever it wrote thrown away. */
+/* A handler returns R_DONE with its result written, or a refusal with whatever it wrote thrown away (and the refusal
+ * too, when the request waits). */
 #define RPC_HANDLER(name, function, socket, params) \
 	enum refusal_code method_##function(struct call *, struct refusal *);
 METHODS(RPC_HANDLER)
@@ -70,12 +74,15 @@ enum rpc_outcome {
 	RPC_ANSWERED,
 	RPC_LATER,  /* the frame is done with, its answer comes through conn.load */
 	RPC_PARKED, /* nothing was done: try the frame again when the document is through */
+	RPC_WAITS,  /* nothing was done: try the frame again when completing.c says so */
 	RPC_AGAIN,  /* nothing was done: try it again when the answers before it have left */
 };
 /* One frame without its newline; the answer is appended to conn->out. */
 enum rpc_outcome rpc_handle(struct conn *, const char *frame, size_t len);
 /* An answer that belongs to no request that could be understood: id null. */
 void rpc_refuse(struct buffer *out, const json_t *id, const struct refusal *);
+/* The processes that a barrier is about, as an array. */
+void rpc_pids(struct buffer *out, const uint32_t *pids, unsigned n);
 /* The two halves of an answer around its result. */
 void rpc_result_begin(struct buffer *out, const json_t *id);
 void rpc_result_end(struct buffer *out);

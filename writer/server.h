@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: MIT
  * berthd's one object: what the files of the control thread share. Made by main.c, lives as long as the process.
  *
- *   main.c -> control.c (listeners) -> conn.c (bytes, frames) -> rpc.c (requests) -> methods.c, attach.c, watch.c,
- * load.c
- *          -> upkeep.c (time)       -> core.h                                     -> status.c -> http.c (its own
- * thread) */
+ *   main.c -> control.c (listeners) -> conn.c (bytes, frames) -> rpc.c (requests) -> methods.c, attach.c, watch.c, load.c
+ *          -> upkeep.c (time)       -> core.h <- completing.c (requests that wait for a drain)
+ *                                                            -> status.c -> http.c (its own thread) */
 #ifndef BERTH_WRITER_SERVER_H
 #define BERTH_WRITER_SERVER_H
 
@@ -26,6 +25,16 @@ struct listener {
 	struct server *server;
 };
 
+struct drain_timer { /* completing.c: one for all that wait */
+	uv_poll_t poll;
+	int fd; /* timerfd; -1: none */
+	bool armed;
+	uint64_t look_ns;       /* uv_hrtime: somebody is due then */
+	uint64_t open_since_ns; /* since when the youngest waits that waits for open leases; 0: none does */
+	uint64_t rest_ns;       /* ... but not before this */
+	uint64_t swept_ns;      /* when peers were last looked for */
+};
+
 struct server {
 	uv_loop_t loop;
 	const struct options *options;
@@ -40,13 +49,14 @@ struct server {
 	uv_timer_t accept_pause;
 	int spare_fd; /* given up for a moment when there are no descriptors left */
 	uint64_t n_descriptors_max;
-	uint64_t starved_ms;      /* when the log was last told that there are none */
-	struct conn_list conns;   /* all */
-	struct conn_list waiting; /* have whole requests in their buffer and may go on (conn.queued) */
-	struct conn_list parked;  /* wait for the document that is being applied */
-	char *input;              /* FRAME_MAX bytes that whoever reads right now may use */
-	struct buffer spare;      /* likewise, for answers */
-	uint64_t backlog;         /* bytes of answers that peers have not taken yet */
+	uint64_t starved_ms;         /* when the log was last told that there are none */
+	struct conn_list conns;      /* all */
+	struct conn_list waiting;    /* have whole requests in their buffer and may go on (conn.queued) */
+	struct conn_list parked;     /* wait for the document that is being applied */
+	struct conn_list completing; /* wait for the drain of a partition */
+	char *input;                 /* FRAME_MAX bytes that whoever reads right now may use */
+	struct buffer spare;         /* likewise, for answers */
+	uint64_t backlog;            /* bytes of answers that peers have not taken yet */
 	uint64_t n_conns, n_requests, n_refused, n_conns_refused, n_overruns;
 
 	struct conn_list watchers; /* watch.c */
@@ -54,6 +64,9 @@ struct server {
 	bool watch_dirty;
 	struct conn *answering;    /* in the middle of an answer: its own notifications come after it */
 	struct buffer watch_after; /* ... and wait here */
+
+	struct drain_timer drain_timer;
+	uint64_t n_drains, blackout_ms, blackout_ms_max; /* of `complete`: how often, how long in all, the longest */
 
 	struct load *load;   /* load.c: the one that runs; NULL: none */
 	bool document_again; /* SIGHUP came while it ran */
@@ -68,6 +81,7 @@ struct server {
 
 	/* status.c, http.c */
 	uint64_t counted_changes, n_clusters;
+	uint64_t leases_again_ns, n_leases, n_leases_unknown;
 	bool n_clusters_known;
 	struct http *http;
 	uint64_t published_ms, published_changes;

@@ -9,11 +9,39 @@
 #include "control.h"
 #include "registry.h"
 
-static int count_one(void *arg, const struct migration *m)
+#define LEASES_KEPT_NS 100000000ull /* a count of leases; and at least so many times as long as it took: */
+#define LEASES_SHARE 64u
+
+static int count_migration(void *arg, const struct migration *m)
 {
-	(void)m;
-	++*(uint64_t *)arg;
+	struct status *to = arg;
+
+	to->migrations++;
+	to->cutovers += m->state.phase == PHASE_CUTOVER;
 	return 0;
+}
+
+static int count_leases(void *arg, const struct registry_row *row)
+{
+	struct server *s = arg;
+
+	s->n_leases += row->n_leases;
+	s->n_leases_unknown += row->n_unknown;
+	return 0;
+}
+
+/* They come and go unseen, and to count them is to look at each: no oftener than it pays. */
+static void leases_count(struct server *s, struct status *to)
+{
+	uint64_t now = uv_hrtime();
+
+	if (now >= s->leases_again_ns) {
+		s->n_leases = s->n_leases_unknown = 0;
+		registry_walk(table_registry(core_table(s->core)), count_leases, s);
+		s->leases_again_ns = uv_hrtime() + LEASES_KEPT_NS + LEASES_SHARE * (uv_hrtime() - now);
+	}
+	to->leases = s->n_leases;
+	to->leases_unknown = s->n_leases_unknown;
 }
 
 /* Clusters come and go rarely: counted again only after a change. */
@@ -52,7 +80,11 @@ void status_collect(struct server *s, struct status *to)
 	to->longest_probe = stats.longest_probe;
 	to->clusters = clusters_count(s);
 	to->readers = registry_count(table_registry(t));
-	core_migrations(s->core, count_one, &to->migrations);
+	core_migrations(s->core, count_migration, to);
+	leases_count(s, to);
+	to->drains = s->n_drains;
+	to->blackout_ms = s->blackout_ms;
+	to->blackout_ms_max = s->blackout_ms_max;
 	to->changes = core_changes(s->core);
 	to->growing = stats.growing;
 	to->document_version = table_document_version(t);

@@ -21,6 +21,12 @@
 	X(clusters, NUMBER, gauge, "clusters") \
 	X(readers, NUMBER, gauge, "registrations of reader processes") \
 	X(migrations, NUMBER, gauge, "migrations under way") \
+	X(cutovers, NUMBER, gauge, "of them in cutover: writes are held back") \
+	X(leases, NUMBER, gauge, "writes under way that readers have leases for") \
+	X(leases_unknown, NUMBER, gauge, "writes that ended unknown and may still arrive") \
+	X(drains, NUMBER, counter, "migrations completed") \
+	X(blackout_ms, NUMBER, counter, "milliseconds in which these held writes back, added up") \
+	X(blackout_ms_max, NUMBER, gauge, "the longest of these since the start") \
 	X(changes, NUMBER, counter, "changes published since the start") \
 	X(growing, TRUTH, gauge, "1 while a larger table is being built") \
 	X(document_version, NUMBER, gauge, "version of the last document applied") \

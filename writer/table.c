@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../shm/lease.h"
 #include "root.h"
 
 #define CLUSTER_SLOTS 1024u
@@ -34,11 +35,16 @@ static void map_previous(struct table *t)
 		(void)seg_table_map(t->instance->table_dir_fd, t->root, termgen, NULL, false, &t->previous);
 }
 
+static uint64_t table_now(const struct table_options *o)
+{
+	return o->monotonic_ms ? o->monotonic_ms(o->clock_arg) : seg_clock_ms(CLOCK_MONOTONIC);
+}
+
 enum refusal_code table_open(struct instance *in, const struct table_options *o, struct table **out, struct refusal *r)
 {
 	struct table *t = calloc(1, sizeof *t);
 	enum refusal_code rc;
-	bool fresh;
+	bool fresh, knew = o->uuid && *o->uuid;
 
 	if (!t)
 		return refuse(r, R_FULL, "no memory");
@@ -55,10 +61,10 @@ enum refusal_code table_open(struct instance *in, const struct table_options *o,
 		goto fail;
 	t->membarrier = grace_register() == 0 && grace_barrier() == 0;
 	t->term = SHM_TERM(atomic_load_explicit(&t->root->termgen, memory_order_relaxed)) + 1;
-	rc = ledger_open(t, fresh, r);
+	rc = ledger_open(t, fresh, fresh && !knew ? 0 : table_now(o), r);
 	if (rc != R_DONE)
 		goto fail;
-	rc = registry_open(in, t->root, t->ledger, t->membarrier, &t->registry, r);
+	rc = registry_open(in, t->root, t->ledger, t->membarrier, o->monotonic_ms, o->clock_arg, &t->registry, r);
 	if (rc != R_DONE)
 		goto fail;
 	registry_set_held(t->registry, held_by, t);
@@ -310,6 +316,30 @@ const struct shm_cluster *table_cluster(const struct table *t, unsigned number)
 uint32_t table_cluster_uses(const struct table *t, unsigned number)
 {
 	return number <= SHM_CLUSTERS_MAX ? t->uses[number] : 0;
+}
+
+uint64_t table_hash(const struct table *t, const char *key, size_t len)
+{
+	return hash_key(t->secret, key, len);
+}
+
+const char *table_key_of_hash(const struct table *t, uint64_t hash, size_t *len)
+{
+	const struct seg_map *m = &t->now->map;
+	uint32_t slot = index_home(hash, m->capacity);
+	uint32_t last = slot + atomic_load_explicit(&m->table->longest_probe, memory_order_relaxed);
+
+	/* 0 and 1 are one lease hash: they have the same home and the same tag. */
+	for (; slot <= last && slot < m->n_entries; slot++) {
+		const struct shm_entry *e = gen_entry(t->now, slot);
+		uint64_t word = atomic_load_explicit(&e->word, memory_order_relaxed);
+
+		if (word == WORD_EMPTY)
+			return NULL;
+		if (word_live(word) && lease_hash(atomic_load_explicit(&e->hash, memory_order_relaxed)) == hash)
+			return (const char *)index_key(m, e, len);
+	}
+	return NULL;
 }
 
 static const struct shm_table *present(const struct table *t)

@@ -18,9 +18,11 @@ struct table;
 
 struct table_options {
 	uint64_t barrier_ms;
-	const char *uuid;    /* of the root that the store knows; NULL or "": any, or none yet */
-	const char *boot_id; /* of the boot in which the store last saw it; hex, 32 digits */
-	bool new_directory;  /* accept that the root that the store knows is gone (--new-directory) */
+	const char *uuid;                    /* of the root that the store knows; NULL or "": any, or none yet */
+	const char *boot_id;                 /* of the boot in which the store last saw it; hex, 32 digits */
+	bool new_directory;                  /* accept that the root that the store knows is gone (--new-directory) */
+	uint64_t (*monotonic_ms)(void *arg); /* for leases: when they end; NULL: CLOCK_MONOTONIC */
+	void *clock_arg;
 };
 
 /* Maps or makes root and ledger. R_BACKEND (system call, no room), R_INVALID (another layout, not --new-directory). */
@@ -120,6 +122,11 @@ void table_cluster_cancel(struct table *, struct table_cluster_change *);
 void table_set_document_version(struct table *, uint64_t);
 /* The barrier that readers count with from now on (root). */
 void table_set_barrier(struct table *, uint64_t barrier_ms);
+
+uint64_t table_hash(const struct table *, const char *key, size_t len); /* as leases carry it, but for lease_hash */
+/* The name of a live partition with this hash (as lease_hash); NULL: none, one that the default answers or that is
+ * gone. For people only: two partitions may share a hash. */
+const char *table_key_of_hash(const struct table *, uint64_t hash, size_t *len);
 
 /* ---- cutovers ---- */
 /* A barrier on all readers: 0, or -1 with errno (then no publication may be concluded). */

@@ -98,6 +98,7 @@ struct table {
 	/* grace */
 	uint64_t n_retired, grace_periods, blocked_ms, next_look_ms;
 	uint64_t held_bytes;
+	uint64_t expire_ms; /* when to look again whether records of leases are old */
 	/* clusters: private, so that looking one up costs no walk */
 	json_t *cluster_numbers;
 	uint32_t *uses; /* by number */
@@ -146,12 +147,14 @@ enum refusal_code grow_now(struct table *, const struct table_room *, struct ref
 bool grow_start(struct table *, uint32_t capacity, uint32_t n_cluster_slots, struct refusal *);
 
 /* ---- ledger.c ---- */
-enum refusal_code ledger_open(struct table *, bool fresh, struct refusal *);
+/* fresh: of a root that was just made. left_ms: a ledger that is made anew does not know who has left: nobody (0), or
+ * somebody who may have written without leases, then. */
+enum refusal_code ledger_open(struct table *, bool fresh, uint64_t left_ms, struct refusal *);
 void ledger_close(struct table *);
 
 /* ---- registry.c, for the table alone ---- */
 enum refusal_code registry_open(struct instance *, const struct shm_root *, struct shm_ledger *, bool membarrier,
-				struct registry **, struct refusal *);
+				uint64_t (*clock)(void *arg), void *clock_arg, struct registry **, struct refusal *);
 void registry_close(struct registry **);
 /* Looks at every line (acquire) and remembers who is in a section, also as suspects for registry_bury. */
 void registry_look(struct registry *);
@@ -172,9 +175,14 @@ static inline struct shm_ledger_cutover *ledger_cutovers(struct shm_ledger *l)
 {
 	return (struct shm_ledger_cutover *)(ledger_rows(l) + SHM_LEDGER_ROWS);
 }
+static inline struct shm_ledger_lease *ledger_leases(struct shm_ledger *l)
+{
+	return (struct shm_ledger_lease *)(ledger_cutovers(l) + SHM_LEDGER_CUTOVERS);
+}
 #define LEDGER_SIZE \
 	(SHM_PAGE + SHM_LEDGER_ROWS * sizeof(struct shm_ledger_row) + \
-	 SHM_LEDGER_CUTOVERS * sizeof(struct shm_ledger_cutover))
+	 SHM_LEDGER_CUTOVERS * sizeof(struct shm_ledger_cutover) + \
+	 SHM_LEDGER_LEASES * sizeof(struct shm_ledger_lease))
 
 /* The writer's own, writable view of a generation. */
 static inline struct shm_table *gen_header(const struct generation *g)
