@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: MIT
+ * torture_lease.h: a process, that is its main thread: attaches, keeps up, and does to itself what programs do:
+ * detaches and attaches again, forks, becomes another program by exec with writes under way. And the ambush: a thread is
+ * held up for some milliseconds after the n-th instruction from now, so that it stands in the middle of the few that count
+ * (by the processor's trap flag; x86-64 only). Must not use cmocka. */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include "drain_workers.h"
+#include "torture_lease.h"
+
+#define FENCES 3u /* a process whose readers fence for themselves */
+/* Slots of each reader; 0: the usual 4,096. */
+static const uint32_t max_leases[T_READ_ONLY] = {0, 0, 512, 512, 8, 24};
+
+size_t t_key(char key[READERS_KEY_SIZE], unsigned partition)
+{
+	return readers_key(key, partition);
+}
+
+/* ---- ambush ------------------------------------------------------------------------------------------------ */
+
+#define HELD_UP_US 15000u /* time for a cutover and its drain */
+#define TRAP_FLAG 0x100
+
+#if defined(__x86_64__)
+static _Thread_local unsigned steps;
+
+/* After each instruction, as long as the flag is set. */
+static void on_step(int number, siginfo_t *info, void *context)
+{
+	ucontext_t *u = context;
+	struct timespec t;
+	int before = errno;
+
+	(void)number, (void)info;
+	if (steps > 0 && --steps > 0)
+		return;
+	u->uc_mcontext.gregs[REG_EFL] &= ~TRAP_FLAG;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	t = (struct timespec){.tv_nsec = t.tv_nsec % HELD_UP_US * 1000};
+	nanosleep(&t, NULL);
+	errno = before;
+}
+
+static void ambush_open(void)
+{
+	struct sigaction action = {.sa_sigaction = on_step, .sa_flags = SA_RESTART | SA_SIGINFO};
+
+	sigaction(SIGTRAP, &action, NULL);
+}
+
+void t_ambush(struct t_lane *l, unsigned most)
+{
+	steps = 1 + (unsigned)(mp_random(&l->random) % most);
+	__asm__ volatile("lea -128(%%rsp), %%rsp\n\tpushfq\n\torq %0, (%%rsp)\n\tpopfq\n\tlea 128(%%rsp), %%rsp"
+			 :
+			 : "i"(TRAP_FLAG)
+			 : "memory", "cc");
+}
+#else
+static void ambush_open(void) {}
+
+void t_ambush(struct t_lane *l, unsigned most)
+{
+	(void)l, (void)most;
+}
+#endif
+
+/* ---- attachment -------------------------------------------------------------------------------------------- */
+
+static struct t_lane *main_lane(struct t_own *own)
+{
+	return &own->lanes[T_THREADS];
+}
+
+static void keep_up(struct t_own *own)
+{
+	int rc = berth_maintain(own->b);
+
+	if (rc == BERTH_OK)
+		atomic_store(&own->registered, true);
+	else if (rc != BERTH_E_WRITER_DOWN)
+		t_wrong("upkeep is answered %s", berth_strerror(rc));
+}
+
+static bool attach(struct t_own *own)
+{
+	struct berth_attach_options options = {.size = sizeof options, .max_readers = T_LANES};
+	int rc;
+
+	options.writes = t_read_only(own) ? BERTH_WRITES_NONE : BERTH_WRITES_BRACKETED;
+	options.max_leases = t_read_only(own) ? 0 : max_leases[own->number];
+	options.wait_ms = mp_random(&main_lane(own)->random) % 4 ? 0 : BERTH_NO_WAIT;
+	rc = berth_attach(t_shared->dir, &options, &own->b);
+	if (rc != BERTH_OK) {
+		t_wrong("attach is answered %s", berth_strerror(rc));
+		return false;
+	}
+	keep_up(own);
+	t_open_reader(main_lane(own));
+	return main_lane(own)->r != NULL;
+}
+
+static unsigned n_held(struct t_own *own)
+{
+	unsigned n = own->queue.n;
+
+	for (unsigned i = 0; i < T_LANES; i++)
+		n += own->lanes[i].n_held;
+	return n;
+}
+
+/* No other thread has a reader open. */
+static void leave(struct t_own *own)
+{
+	struct t_lane *me = main_lane(own);
+	int rc;
+
+	if (n_held(own) > 0 && mp_random(&me->random) % 2) {
+		berth_reader_close(&me->r);
+		rc = berth_detach(&own->b);
+		if (rc != BERTH_E_BUSY)
+			t_wrong("detach under open leases is answered %s", berth_strerror(rc));
+		t_count(&own->p->counts.busy);
+		if (rc == BERTH_OK)
+			_exit(1);
+		t_open_reader(me);
+	}
+	for (unsigned i = 0; i < T_LANES; i++)
+		t_end_all(me, &own->lanes[i]);
+	t_end_queue(me);
+	berth_reader_close(&me->r);
+	rc = berth_detach(&own->b);
+	if (rc != BERTH_OK)
+		t_wrong("detach is answered %s", berth_strerror(rc));
+}
+
+static bool attach_again(struct t_own *own)
+{
+	bool there;
+
+	atomic_store(&own->pause, true);
+	while (atomic_load(&own->n_paused) < T_THREADS)
+		mp_pause();
+	leave(own);
+	t_count(&own->p->counts.detaches);
+	atomic_store(&own->registered, false);
+	there = attach(own);
+	atomic_store(&own->pause, false);
+	while (atomic_load(&own->n_paused) > 0)
+		mp_pause();
+	return there;
+}
+
+/* ---- faults ------------------------------------------------------------------------------------------------ */
+
+static void expect_forked(int rc, const char *call)
+{
+	if (rc != BERTH_E_FORKED)
+		t_wrong("%s in a forked child is answered %s", call, berth_strerror(rc));
+}
+
+static _Noreturn void in_child(struct t_own *own, uint64_t dice)
+{
+	struct t_lane *me = main_lane(own);
+	char key[READERS_KEY_SIZE];
+	size_t len = t_key(key, 1);
+	struct berth_write w = {0};
+	struct berth_route at;
+
+	expect_forked(berth_route(me->r, key, len, &at), "route");
+	if (!t_read_only(own))
+		expect_forked(berth_write_begin(me->r, key, len, 0, &w), "begin");
+	if (me->n_held > 0)
+		expect_forked(berth_write_end(me->r, &me->held[0].w, BERTH_DONE), "end");
+	for (uint64_t i = dice % 100; i > 0; i--)
+		mp_pause();
+	if (dice % 3 == 0)
+		execl("/bin/true", "true", (char *)NULL);
+	_exit(0);
+}
+
+static void fork_once(struct t_own *own, pid_t *child)
+{
+	struct t_lane *me = main_lane(own);
+	uint64_t dice = mp_random(&me->random);
+
+	if (*child > 0)
+		return;
+	if (!t_read_only(own))
+		t_begin_one(me);
+	*child = fork();
+	if (*child == 0)
+		in_child(own, dice);
+	t_count(&own->p->counts.forks);
+	t_end_all(me, me);
+}
+
+static void become_another(struct t_own *own)
+{
+	t_count(&own->p->counts.execs);
+	if (!t_read_only(own))
+		t_begin_one(main_lane(own));
+	atomic_store(&own->p->died_ms, mp_now_ms());
+	execl("/bin/sleep", "sleep", "0.2", (char *)NULL);
+	t_wrong("no /bin/sleep");
+	_exit(1);
+}
+
+static bool all_idle(struct t_own *own)
+{
+	for (unsigned i = 0; i < T_THREADS; i++)
+		if (!atomic_load(&own->lanes[i].idle))
+			return false;
+	return true;
+}
+
+static bool live(struct t_own *own)
+{
+	struct t_lane *me = main_lane(own);
+	uint64_t fault = mp_now_ms() + 300 + mp_random(&me->random) % 1500;
+	pid_t child = 0;
+
+	while (!atomic_load(&t_shared->stop)) {
+		keep_up(own);
+		if (child > 0 && waitpid(child, NULL, WNOHANG) == child)
+			child = 0;
+		if (atomic_load(&t_shared->quiet)) {
+			t_end_all(me, me);
+			atomic_store(&own->p->quiet, all_idle(own));
+		} else if (mp_now_ms() >= fault) {
+			uint64_t dice = mp_random(&me->random) % 100;
+
+			if (dice < 10)
+				become_another(own);
+			if (dice < 50)
+				fork_once(own, &child);
+			else if (!attach_again(own))
+				return false;
+			fault = mp_now_ms() + 300 + mp_random(&me->random) % 1500;
+		}
+		for (unsigned i = 0; i < 8; i++)
+			mp_pause();
+	}
+	return true;
+}
+
+int t_process_run(unsigned number, uint64_t seed)
+{
+	struct t_own *own = calloc(1, sizeof *own);
+	pthread_t threads[T_THREADS];
+	bool good;
+
+	if (!own)
+		return 1;
+	own->p = &t_shared->processes[number];
+	own->number = number;
+	pthread_mutex_init(&own->queue.lock, NULL);
+	ambush_open();
+	if (number == FENCES && order_refuse_membarrier(NULL, 0, 0) != BERTH_OK)
+		t_wrong("membarrier cannot be refused");
+	for (unsigned i = 0; i < T_LANES; i++) {
+		own->lanes[i].own = own;
+		own->lanes[i].number = i;
+		own->lanes[i].random = seed * 1000 + number * 10 + i;
+	}
+	if (!attach(own))
+		return 1;
+	for (unsigned i = 0; i < T_THREADS; i++)
+		if (pthread_create(&threads[i], NULL, t_thread, &own->lanes[i]) != 0)
+			return 1;
+	atomic_store(&own->p->running, 1);
+	good = live(own);
+	atomic_store(&own->over, true);
+	for (unsigned i = 0; i < T_THREADS; i++)
+		pthread_join(threads[i], NULL);
+	if (good)
+		leave(own);
+	return !good;
+}
