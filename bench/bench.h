@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * What the files of bench share: options, measuring, reporting, a berthd to measure, and the list of workloads. The
- * program is one process with one thread; it measures from outside, by libberth and the sockets, as a proxy would.
+ * program measures from outside, by libberth and the sockets, as a proxy would; its processes have one thread each.
  * Whatever goes wrong ends the program with a message (fail): a benchmark has nothing to save. */
 #ifndef BERTH_BENCH_BENCH_H
 #define BERTH_BENCH_BENCH_H
@@ -13,11 +13,14 @@
 /* ---- workloads: one row each, run in this order. X(name, what it measures) ---- */
 #define WORKLOADS(X) \
 	X(lookup, "berth_route, berth_route_bulk, berth_lookup, berth_admit by number of partitions") \
+	X(lease, "berth_write_begin and berth_write_end against berth_route at 1,000 partitions") \
 	X(change, "a change through the admin socket against a bare socket ping-pong") \
-	X(load, "a document of a million partitions: loading, memory, starting with it")
+	X(load, "a document of a million partitions: loading, memory, starting with it") \
+	X(blackout, "how long a migration refuses writes, with writes under way; --full: 1,000 of each")
 
 struct bench {
 	bool quick;        /* small sizes, few runs: does it run, not how fast is it; no verdicts */
+	bool full;         /* blackout: all of it, minutes */
 	bool json;         /* one JSON object a line instead of the table */
 	const char *only;  /* name of one workload, NULL: all */
 	unsigned runs;     /* of each figure */
@@ -31,12 +34,12 @@ WORKLOADS(WORKLOAD_DECLARE)
 #undef WORKLOAD_DECLARE
 
 /* ---- measure.c ---- */
-#define RUNS_MAX 64u
+#define SAMPLES_MAX 1000u
 #define CPU_SELF 1   /* of two: where this program runs, */
 #define CPU_DAEMON 0 /* and the daemon or the peer of a ping-pong */
 
-struct samples { /* one value a run */
-	double v[RUNS_MAX];
+struct samples { /* one value a run, or a migration */
+	double v[SAMPLES_MAX];
 	unsigned n;
 };
 
@@ -58,10 +61,14 @@ struct figure {
 	const char *unit;
 	char parameters[96]; /* for people and for --json: "partitions=1000" */
 	double goal;         /* the median is to be at most this; 0: no goal, for information */
+	double tail_goal;    /* and the 99th percentile this; 0: no goal */
+	bool tail;           /* show 99th percentile and maximum, not the quartiles */
 	struct samples s;
 };
 void report_begin(const struct bench *);
 void report(const struct bench *, const struct figure *);
+/* A line for people: what was done. Nothing with --json. */
+void report_note(const struct bench *, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void report_end(const struct bench *);
 
 /* ---- document.c ---- */
@@ -78,10 +85,15 @@ struct daemon {
 	char dir[128];
 	char log[160];
 };
-/* store: NULL for memory:, or a path. cpu: where it is pinned, -1: nowhere. daemon_start returns when it answers;
- * daemon_spawn at once, without a connection. fresh: the directory is new, whatever the store remembers. */
-void daemon_spawn(const struct bench *, struct daemon *, const char *name, const char *store, int cpu, bool fresh);
-void daemon_start(const struct bench *, struct daemon *, const char *name, const char *store, int cpu, bool fresh);
+struct daemon_how {
+	const char *store;   /* NULL for memory:, or a path */
+	int cpu;             /* where it is pinned, -1: nowhere */
+	bool fresh;          /* the directory is new, whatever the store remembers */
+	unsigned barrier_ms; /* 0: as it is by itself */
+};
+/* daemon_start returns when it answers; daemon_spawn at once, without a connection. */
+void daemon_spawn(const struct bench *, struct daemon *, const char *name, const struct daemon_how *);
+void daemon_start(const struct bench *, struct daemon *, const char *name, const struct daemon_how *);
 void daemon_stop(struct daemon *);
 /* Sends one line (with a descriptor, or -1) and waits for the answer; a refusal is a failure. peak: NULL, or the
  * highest RssAnon of the daemon in bytes meanwhile is stored there. */
@@ -89,6 +101,8 @@ void daemon_call(struct daemon *, const char *line, int pass_fd, char *answer, s
 uint64_t answer_number(const char *answer, const char *name);
 void daemon_load(struct daemon *, int document, uint32_t n, uint64_t *peak);
 uint64_t daemon_anonymous_bytes(const struct daemon *);
+/* Another connection to its admin socket, for another process. */
+void daemon_connect(struct daemon *);
 /* A connection to a socket of that path, -1 with errno. */
 int socket_connect(const char *path);
 void send_all(int fd, const char *bytes, size_t n, int pass_fd);

@@ -90,7 +90,7 @@ static void start_sides(const struct bench *b, struct sides *s)
 	char line[LINE_ROOM], answer[LINE_ROOM];
 	int pair[2], document = document_make(PARTITIONS);
 
-	daemon_start(b, &s->d, "change", NULL, CPU_DAEMON, false);
+	daemon_start(b, &s->d, "change", &(struct daemon_how){.cpu = CPU_DAEMON});
 	daemon_load(&s->d, document, PARTITIONS, NULL);
 	close(document);
 	s->request_len = request(line, 0);

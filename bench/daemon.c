@@ -33,9 +33,11 @@ void remove_tree(const char *path)
 
 /* ---- the process --------------------------------------------------------------------------------------------- */
 
-static _Noreturn void run_berthd(const struct bench *b, const struct daemon *d, const char *store, int cpu, bool fresh)
+static _Noreturn void run_berthd(const struct bench *b, const struct daemon *d, const struct daemon_how *how)
 {
-	char url[4200];
+	char url[4200], barrier[16];
+	const char *argv[10] = {"berthd", "--dir", d->dir, "--store", url};
+	unsigned n = 5;
 	int log = open(d->log, O_WRONLY | O_CREAT | O_TRUNC, 0600);
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -44,15 +46,22 @@ static _Noreturn void run_berthd(const struct bench *b, const struct daemon *d, 
 		dup2(log, STDERR_FILENO);
 	}
 	pin_nowhere();
-	if (cpu >= 0)
-		pin_to(cpu);
-	snprintf(url, sizeof(url), store ? "sqlite:%s" : "memory:", store);
-	execl(b->berthd, "berthd", "--dir", d->dir, "--store", url, fresh ? "--new-directory" : NULL, NULL);
+	if (how->cpu >= 0)
+		pin_to(how->cpu);
+	snprintf(url, sizeof(url), how->store ? "sqlite:%s" : "memory:", how->store);
+	snprintf(barrier, sizeof(barrier), "%u", how->barrier_ms);
+	if (how->fresh)
+		argv[n++] = "--new-directory";
+	if (how->barrier_ms) {
+		argv[n++] = "--barrier-ms";
+		argv[n++] = barrier;
+	}
+	execv(b->berthd, (char *const *)(uintptr_t)argv);
 	dprintf(STDERR_FILENO, "%s: %s\n", b->berthd, strerror(errno));
 	_exit(127);
 }
 
-void daemon_spawn(const struct bench *b, struct daemon *d, const char *name, const char *store, int cpu, bool fresh)
+void daemon_spawn(const struct bench *b, struct daemon *d, const char *name, const struct daemon_how *how)
 {
 	d->fd = -1;
 	snprintf(d->dir, sizeof(d->dir), "%s/%s", b->shm, name);
@@ -62,7 +71,7 @@ void daemon_spawn(const struct bench *b, struct daemon *d, const char *name, con
 	if (d->pid < 0)
 		fail("fork: %s", strerror(errno));
 	if (d->pid == 0)
-		run_berthd(b, d, store, cpu, fresh);
+		run_berthd(b, d, how);
 }
 
 static _Noreturn void daemon_failed(const struct daemon *d, const char *what)
@@ -88,12 +97,12 @@ int socket_connect(const char *path)
 	return -1;
 }
 
-void daemon_start(const struct bench *b, struct daemon *d, const char *name, const char *store, int cpu, bool fresh)
+void daemon_start(const struct bench *b, struct daemon *d, const char *name, const struct daemon_how *how)
 {
 	uint64_t from = now_ns();
 	char path[160];
 
-	daemon_spawn(b, d, name, store, cpu, fresh);
+	daemon_spawn(b, d, name, how);
 	snprintf(path, sizeof(path), "%s/admin.sock", d->dir);
 	while ((d->fd = socket_connect(path)) < 0) {
 		if (waitpid(d->pid, NULL, WNOHANG) == d->pid)
@@ -102,6 +111,16 @@ void daemon_start(const struct bench *b, struct daemon *d, const char *name, con
 			daemon_failed(d, "does not take connections");
 		usleep(1000);
 	}
+}
+
+void daemon_connect(struct daemon *d)
+{
+	char path[160];
+
+	snprintf(path, sizeof(path), "%s/admin.sock", d->dir);
+	d->fd = socket_connect(path);
+	if (d->fd < 0)
+		daemon_failed(d, "takes no other connection");
 }
 
 void daemon_stop(struct daemon *d)

@@ -87,7 +87,7 @@ static double time_start(const struct bench *b, struct daemon *d, const char *st
 	double t;
 
 	key_name(key, n / 2);
-	daemon_spawn(b, d, "load", store, -1, true);
+	daemon_spawn(b, d, "load", &(struct daemon_how){.store = store, .cpu = -1, .fresh = true});
 	for (;;) {
 		if (berth_attach(d->dir, &options, &berth) == BERTH_OK) {
 			if (berth_reader_open(berth, &r) == BERTH_OK && berth_route(r, key, KEY_LEN, &out) == BERTH_OK)
@@ -138,7 +138,7 @@ void workload_load(const struct bench *b)
 		struct memory m;
 		struct daemon d;
 
-		daemon_start(b, &d, "load", store, -1, false);
+		daemon_start(b, &d, "load", &(struct daemon_how){.store = store, .cpu = -1});
 		from = now_ns();
 		daemon_load(&d, document, n, &peak);
 		add_sample(&f[0].s, elapsed_ns(from) / 1e9);

@@ -3,27 +3,12 @@
  * made before: the keys lie side by side, as a proxy has its key at hand, so what is measured is the table, not the
  * caller's memory. Throughput: nothing makes a call wait for the one before it, but in `chain`. */
 #include <stdio.h>
-#include <stdlib.h>
-#include <unistd.h>
 
-#include "../reader_lib/berth.h"
-#include "bench.h"
+#include "place.h"
 
 #define BATCH 32u
 #define CALLS (1u << 21)
 #define CALLS_QUICK (1u << 16)
-#define WARM_UP (1u << 18)
-
-struct place { /* an instance with n partitions, and a reader of it */
-	uint32_t n;
-	struct daemon d;
-	struct berth *berth;
-	struct berth_reader *r;
-	size_t n_keys;           /* of the sequence, a power of two */
-	char (*names)[KEY_ROOM]; /* in the order of the sequence */
-	struct berth_key *keys;  /* likewise */
-	uint64_t *epochs;        /* likewise */
-};
 
 /* X(call, what it is, goal at each size) */
 #define CALL_ROWS(X) \
@@ -108,7 +93,7 @@ static uint64_t calls_admit(const struct place *p, size_t n)
 static const struct call {
 	const char *name;
 	double goal[N_SIZES];
-	uint64_t (*run)(const struct place *, size_t n);
+	place_calls *run;
 } calls[] = {
 #define CALL_ROW(name, text, ...) {text, __VA_ARGS__, calls_##name},
 	CALL_ROWS(CALL_ROW)
@@ -121,76 +106,6 @@ enum {
 		N_CALLS
 };
 
-static void make_sequence(struct place *p)
-{
-	uint64_t state = 42;
-
-	p->n_keys = 1u << 14;
-	while (p->n_keys < p->n)
-		p->n_keys *= 2;
-	p->names = aligned_alloc(64, p->n_keys * KEY_ROOM);
-	p->keys = calloc(p->n_keys, sizeof(*p->keys));
-	p->epochs = calloc(p->n_keys, sizeof(*p->epochs));
-	if (!p->names || !p->keys || !p->epochs)
-		fail("no memory for %zu keys", p->n_keys);
-	for (size_t i = 0; i < p->n_keys; i++) {
-		struct berth_route out;
-		int rc;
-
-		key_name(p->names[i], (uint32_t)((random_u64(&state) >> 32) * p->n >> 32));
-		p->keys[i] = (struct berth_key){.key = p->names[i], .len = KEY_LEN};
-		rc = berth_route(p->r, p->names[i], KEY_LEN, &out);
-		if (rc != BERTH_OK)
-			fail("%s: %s", p->names[i], berth_strerror(rc));
-		p->epochs[i] = out.epoch;
-	}
-}
-
-static void make_place(const struct bench *b, struct place *p, uint32_t n)
-{
-	char name[32];
-	int document = document_make(n), rc;
-
-	p->n = n;
-	snprintf(name, sizeof(name), "lookup-%u", n);
-	daemon_start(b, &p->d, name, NULL, CPU_DAEMON, false);
-	daemon_load(&p->d, document, n, NULL);
-	close(document);
-	rc = berth_attach(p->d.dir, NULL, &p->berth);
-	if (rc == BERTH_OK)
-		rc = berth_reader_open(p->berth, &p->r);
-	if (rc == BERTH_OK)
-		rc = berth_maintain(p->berth);
-	if (rc != BERTH_OK)
-		fail("cannot attach to %s: %s", p->d.dir, berth_strerror(rc));
-	make_sequence(p);
-}
-
-static void remove_place(struct place *p)
-{
-	berth_reader_close(&p->r);
-	berth_detach(&p->berth);
-	daemon_stop(&p->d);
-	remove_tree(p->d.dir);
-	free(p->names);
-	free(p->keys);
-	free(p->epochs);
-}
-
-static double measure(const struct place *p, const struct call *c, size_t n)
-{
-	volatile uint64_t kept;
-	uint64_t from;
-	double t;
-
-	kept = c->run(p, n < WARM_UP ? n : WARM_UP);
-	from = busy_ns();
-	kept = c->run(p, n);
-	t = busy_elapsed_ns(from) / (double)n;
-	(void)kept;
-	return t;
-}
-
 void workload_lookup(const struct bench *b)
 {
 	static struct place places[N_SIZES];
@@ -200,13 +115,13 @@ void workload_lookup(const struct bench *b)
 	size_t n = b->quick ? CALLS_QUICK : CALLS;
 
 	for (unsigned i = 0; i < n_sizes; i++)
-		make_place(b, &places[i], sizes[i]);
+		place_make(b, &places[i], "lookup", sizes[i], false);
 	pin_to(CPU_SELF);
 	for (unsigned run = 0; run < b->runs;
 	     run++) /* everything in turn: a slow moment of the machine hits all alike */
 		for (unsigned i = 0; i < n_sizes; i++) {
 			for (unsigned k = 0; k < N_CALLS; k++)
-				add_sample(&s[i][k], measure(&places[i], &calls[k], n));
+				add_sample(&s[i][k], place_measure(&places[i], calls[k].run, n));
 			add_sample(&halves[i], s[i][CALL_bulk].v[run] / s[i][CALL_route].v[run]);
 		}
 	pin_nowhere();
@@ -226,6 +141,6 @@ void workload_lookup(const struct bench *b)
 		f.goal = 0.5;
 		f.s = halves[i];
 		report(b, &f);
-		remove_place(&places[i]);
+		place_remove(&places[i]);
 	}
 }

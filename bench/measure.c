@@ -107,14 +107,14 @@ double busy_elapsed_ns(uint64_t from)
 
 void add_sample(struct samples *s, double value)
 {
-	if (s->n == RUNS_MAX)
-		fail("more than %u runs", RUNS_MAX);
+	if (s->n == SAMPLES_MAX)
+		fail("more than %u samples", SAMPLES_MAX);
 	s->v[s->n++] = value;
 }
 
 double quantile(const struct samples *s, double q)
 {
-	double v[RUNS_MAX], at;
+	double v[SAMPLES_MAX], at;
 	unsigned below;
 
 	if (s->n == 0)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * The table for people, or the JSON lines for programs, on standard output: a figure as soon as it is known. */
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/utsname.h>
@@ -66,14 +67,19 @@ void report_begin(const struct bench *b)
 	fflush(stdout);
 }
 
+static bool met(const struct figure *f)
+{
+	return quantile(&f->s, 0.5) <= f->goal && (f->tail_goal <= 0 || quantile(&f->s, 0.99) <= f->tail_goal);
+}
+
 static void print_json(const struct figure *f, bool judged)
 {
 	printf("{\"workload\":\"%s\",\"name\":\"%s\",\"unit\":\"%s\",\"parameters\":\"%s\",\"runs\":%u,\"median\":%.6g,"
-	       "\"q1\":%.6g,\"q3\":%.6g,\"min\":%.6g,\"max\":%.6g,",
+	       "\"q1\":%.6g,\"q3\":%.6g,\"p99\":%.6g,\"min\":%.6g,\"max\":%.6g,",
 	       f->workload, f->name, f->unit, f->parameters, f->s.n, quantile(&f->s, 0.5), quantile(&f->s, 0.25),
-	       quantile(&f->s, 0.75), quantile(&f->s, 0), quantile(&f->s, 1));
+	       quantile(&f->s, 0.75), quantile(&f->s, 0.99), quantile(&f->s, 0), quantile(&f->s, 1));
 	if (judged)
-		printf("\"goal\":%.6g,\"met\":%s,", f->goal, quantile(&f->s, 0.5) <= f->goal ? "true" : "false");
+		printf("\"goal\":%.6g,\"goal_p99\":%.6g,\"met\":%s,", f->goal, f->tail_goal, met(f) ? "true" : "false");
 	printf("\"machine\":\"%s\",\"kernel\":\"%s\",\"commit\":\"%s\"}\n", machine, kernel, commit);
 }
 
@@ -81,16 +87,25 @@ static void print_row(const struct figure *f, bool judged)
 {
 	double median = quantile(&f->s, 0.5);
 	int digits = median < 10 ? 2 : median < 1000 ? 1 : 0;
-	char spread[48], goal[16] = "", name[176];
+	char spread[48], goal[32] = "", name[176];
 
 	snprintf(name, sizeof(name), "%s%s%s", f->name, *f->parameters ? ", " : "", f->parameters);
-	snprintf(spread, sizeof(spread), "%.*f .. %.*f", digits, quantile(&f->s, 0.25), digits, quantile(&f->s, 0.75));
-	if (judged)
+	if (f->s.n == 1)
+		spread[0] = 0;
+	else if (f->tail)
+		snprintf(spread, sizeof(spread), "p99 %.*f, max %.*f", digits, quantile(&f->s, 0.99), digits,
+			 quantile(&f->s, 1));
+	else
+		snprintf(spread, sizeof(spread), "%.*f .. %.*f", digits, quantile(&f->s, 0.25), digits,
+			 quantile(&f->s, 0.75));
+	if (judged && f->tail_goal > 0)
+		snprintf(goal, sizeof(goal), "<= %.4g, %.4g", f->goal, f->tail_goal);
+	else if (judged)
 		snprintf(goal, sizeof(goal), "<= %.4g", f->goal);
 	printf("%-56s %10.*f   %-21s %-6s %9s  %s\n", name, digits, median, spread, f->unit, goal,
-	       !judged             ? ""
-	       : median <= f->goal ? "met"
-				   : "MISSED");
+	       !judged  ? ""
+	       : met(f) ? "met"
+			: "MISSED");
 }
 
 void report(const struct bench *b, const struct figure *f)
@@ -99,12 +114,25 @@ void report(const struct bench *b, const struct figure *f)
 
 	if (judged) {
 		n_goals++;
-		n_met += quantile(&f->s, 0.5) <= f->goal;
+		n_met += met(f);
 	}
 	if (b->json)
 		print_json(f, judged);
 	else
 		print_row(f, judged);
+	fflush(stdout);
+}
+
+void report_note(const struct bench *b, const char *format, ...)
+{
+	va_list arguments;
+
+	if (b->json)
+		return;
+	va_start(arguments, format);
+	vprintf(format, arguments);
+	va_end(arguments);
+	putchar('\n');
 	fflush(stdout);
 }
 
