@@ -14,10 +14,10 @@ VERSION  := 0.1.0
 SOVERSION:= 0
 
 # Debian packages: what builds and runs berth, then what its tests and tools need.
-DEPS_BUILD := build-essential pkg-config clang liburcu-dev libjemalloc-dev \
+DEPS_BUILD := build-essential pkg-config liburcu-dev libjemalloc-dev \
 	libxxhash-dev libuv1-dev libjansson-dev libyajl-dev libsqlite3-dev libmicrohttpd-dev \
 	libsystemd-dev
-DEPS_TEST  := libcmocka-dev nginx libnginx-mod-http-lua strace spin clang-tidy cppcheck clang-format libclang-rt-14-dev
+DEPS_TEST  := libcmocka-dev nginx libnginx-mod-http-lua strace spin clang clang-tidy cppcheck clang-format libclang-rt-14-dev
 
 WARN     := -Wall -Wextra -Wshadow -Wconversion -Werror
 OPT      ?= -O2 -g
@@ -120,11 +120,11 @@ deps:
 	if [ -n "$$missing" ]; then \
 		echo "  installing: "$$missing; \
 		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; } >$(or $(TMPDIR),/tmp)/berth-deps.log 2>&1 \
-			|| { tail -20 $(or $(TMPDIR),/tmp)/berth-deps.log; echo "cannot install the packages above: run as root, with a package mirror in reach"; exit 1; }; \
+			|| { tail -20 $(or $(TMPDIR),/tmp)/berth-deps.log; echo "cannot install the packages above: run as root, with the package archive in reach"; exit 1; }; \
 		case " "$$missing" " in *" nginx "*) ! test -d /run/systemd/system || systemctl disable --quiet --now nginx.service;; esac; \
 	fi
 
-## demo: install, build, then show the main job: tenants that move between clusters behind nginx, under load (root; a minute)
+## demo: install, build, then show the main job: tenants that move between clusters behind nginx, under load (root; some seconds)
 demo: deps
 	$(Q)$(MAKE) --no-print-directory all $(BUILD)/tests/e2e/demo
 	$(Q)BERTH_BUILD=$(BUILD) tests/demo
@@ -165,7 +165,8 @@ torture-lease: deps
 	$(Q)BERTH_BUILD=$(BUILD) TEST_SECONDS=$$(($(or $(TORTURE_SECONDS),60) + 180)) tests/run $(BUILD)/tests/torture_lease
 
 ## fuzz: FUZZ_SECONDS (60) of each libFuzzer target
-fuzz: $(FUZZ)
+fuzz: deps
+	$(Q)$(MAKE) --no-print-directory $(FUZZ)
 	$(Q)for f in $(FUZZ); do echo "  FUZZ   $$f"; mkdir -p $(BUILD)/corpus/$$(basename $$f); \
 		$$f -max_total_time=$(or $(FUZZ_SECONDS),60) -timeout=10 -rss_limit_mb=4096 -print_final_stats=1 -close_fd_mask=1 \
 			$(BUILD)/corpus/$$(basename $$f) 2>$$f.log || { tail -40 $$f.log; exit 1; }; \
@@ -189,7 +190,7 @@ TIDY := -*,clang-analyzer-*,bugprone-*,-bugprone-easily-swappable-parameters,-bu
 	-bugprone-sizeof-expression,-bugprone-suspicious-missing-comma,$\
 	-clang-analyzer-security.insecureAPI.DeprecatedOrUnsafeBufferHandling
 ## lint: clang-tidy and cppcheck over everything (before a merge)
-lint:
+lint: deps
 	$(Q)cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
 		--suppress=missingIncludeSystem --suppress=normalCheckLevelMaxBranches -D_GNU_SOURCE \
 		--suppress=ctuuninitvar:shm/index.c -DBERTH_VERSION='"x"' shm reader_lib writer tools bench
@@ -197,7 +198,7 @@ lint:
 		xargs -n 1 -P 2 sh -c 'clang-tidy --quiet --warnings-as-errors="*" --checks="$(TIDY)" "$$0" -- -std=c11 -D_GNU_SOURCE \
 		-DBERTH_VERSION="\"x\"" 2>/dev/null || exit 255'
 
-## install: programs, library, headers, manual pages, completion, units under DESTDIR/PREFIX
+## install: programs, library, headers, manual pages, completion, Lua modules and nginx.conf under DESTDIR/PREFIX
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include \
 		$(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man3 \
@@ -212,6 +213,7 @@ install: all
 	install -m 644 reader_lib/berth.3 $(DESTDIR)$(PREFIX)/share/man/man3
 	install -m 644 $(wildcard reader_lib/lua/*.lua) $(DESTDIR)$(PREFIX)/share/lua/5.1
 	install -m 644 reader_lib/lua/nginx.conf $(DESTDIR)$(PREFIX)/share/doc/berth
+	install -m 644 reader_lib/lua/README.md $(DESTDIR)$(PREFIX)/share/doc/berth/nginx.md
 	$(BUILD)/berth man >$(DESTDIR)$(PREFIX)/share/man/man1/berth.1
 	$(BUILD)/berth completion >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/berth
 
@@ -219,7 +221,7 @@ install: all
 uninstall:
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,bin/berthd bin/berth lib/libberth.a lib/libberth.so lib/libberth.so.$(SOVERSION) \
 		include/berth.h include/berth_errors.h lib/pkgconfig/berth.pc share/man/man1/berth.1 share/man/man3/berth.3 \
-		share/bash-completion/completions/berth share/doc/berth/nginx.conf \
+		share/bash-completion/completions/berth share/doc/berth/nginx.conf share/doc/berth/nginx.md \
 		$(patsubst reader_lib/lua/%,share/lua/5.1/%,$(wildcard reader_lib/lua/*.lua)))
 
 ## format: clang-format over all sources (before each commit)

@@ -77,7 +77,7 @@ struct berth_attach_options {
  * instance below /dev/shm/berth, or NULL for the instance `default`. options may be NULL. The directory's path is kept,
  * and so is a descriptor of it, through which everything is opened from here on (chroot and dropped groups do no harm).
  *
- * When no daemon answers in time, attaching still succeeds, for look-ups: berth_admit answers BERTH_E_WRITER_DOWN until
+ * When no daemon answers in time, attaching still succeeds, for look-ups: the gate answers BERTH_E_WRITER_DOWN until
  * berth_maintain has reached one. Waits at most wait_ms. Keeps at most four descriptors open. Any thread.
  *
  * *out is the caller's, until berth_detach.
@@ -101,9 +101,10 @@ int berth_detach(struct berth **b);
 /* Upkeep that the hot path is spared: maps a new table generation ahead of the readers, notices a daemon that went,
  * came back or was replaced, registers with it. Call it from the proxy's loop, when berth_maintain_fd is readable and
  * at least once a second. One thread at a time. Never waits: what takes time is finished by a later call. Readers
- * follow at their next outermost section. BERTH_OK             registered with a living daemon BERTH_E_WRITER_DOWN  no
- * daemon answers at present; look-ups go on, and so does the gate once registered others, as of berth_attach: what
- * stands against registering again; it is tried again */
+ * follow at their next outermost section.
+ *   BERTH_OK             registered with a living daemon
+ *   BERTH_E_WRITER_DOWN  no daemon answers at present; look-ups go on, and so does the gate once registered
+ *   others, as of berth_attach: what stands against registering again; it is tried again */
 int berth_maintain(struct berth *b);
 
 /* The descriptor whose readability means that berth_maintain has work, or -1 while there is none. It may be another one
@@ -150,8 +151,10 @@ struct berth_key {
 
 /* Resolves one partition: the answer was true at an instant between call and return. With or without a section. Makes
  * no system call, takes no lock, allocates nothing; but the first call after the daemon made a new table maps it,
- * unless berth_maintain has. BERTH_E_UNKNOWN   no placement, and no default BERTH_E_AGAIN     the table changed under
- * every one of many attempts, or the section has outlived too many generations of the table: end it, then call again
+ * unless berth_maintain has.
+ *   BERTH_E_UNKNOWN   no placement, and no default
+ *   BERTH_E_AGAIN     the table changed under every one of many attempts, or the section has outlived too many
+ *                     generations of the table: end it, then call again
  *   BERTH_E_CORRUPT   the table is damaged
  *   BERTH_E_NO_INSTANCE, BERTH_E_ABI, BERTH_E_UNSAFE, BERTH_E_PERMISSION, BERTH_E_NOMEM, BERTH_E_SYSTEM
  *                     a new generation of the table could not be mapped
@@ -229,14 +232,18 @@ int berth_cluster(struct berth_reader *r, uint16_t cluster, struct berth_cluster
 
 /* May a write on this partition, resolved at this epoch, go out now? Ask right before the write goes out; from then on
  * it has to end within the daemon's barrier. The answer was true at an instant between call and return. With or without
- * a section; costs what berth_route costs, plus reading a clock on a host of a fleet. BERTH_OK             yes, to the
- * cluster that was resolved with this epoch BERTH_E_CUTOVER      409: the partition changes clusters just now; resolve
- * again and retry soon BERTH_E_STALE        409: the placement changed since it was resolved (or epoch is 0); resolve
- * again, then retry BERTH_E_UNKNOWN      404: no placement, and no default BERTH_E_FENCED       503: this host lost its
- * right to admit writes BERTH_E_WRITER_DOWN  503: this process was never registered with a daemon, or the instance has
- * been replaced; berth_maintain mends it BERTH_E_AGAIN        503: a resource (descriptors, memory) is short, or the
- * table changed too often: retry BERTH_E_CORRUPT      500: the table is damaged BERTH_E_INVAL        500: attached with
- * BERTH_WRITES_NONE, or len is not 1..255 It answers no other code. */
+ * a section; costs what berth_route costs, plus reading a clock on a host of a fleet.
+ *   BERTH_OK             yes, to the cluster that was resolved with this epoch
+ *   BERTH_E_CUTOVER      409: the partition changes clusters just now; resolve again and retry soon
+ *   BERTH_E_STALE        409: the placement changed since it was resolved (or epoch is 0); resolve again, then retry
+ *   BERTH_E_UNKNOWN      404: no placement, and no default
+ *   BERTH_E_FENCED       503: this host lost its right to admit writes
+ *   BERTH_E_WRITER_DOWN  503: this process was never registered with a daemon, or the instance has been replaced;
+ *                        berth_maintain mends it
+ *   BERTH_E_AGAIN        503: a resource (descriptors, memory) is short, or the table changed too often: retry
+ *   BERTH_E_CORRUPT      500: the table is damaged
+ *   BERTH_E_INVAL        500: attached with BERTH_WRITES_NONE, or len is not 1..255
+ * It answers no other code. */
 int berth_admit(struct berth_reader *r, const void *key, size_t len, uint64_t epoch);
 
 /* ---- writes in leases -------------------------------------------------------------------------------------- */

@@ -493,13 +493,13 @@ static void a_shape_that_cannot_be_is_refused(void **state)
 		uint32_t readers, leases;
 		enum shm_writes writes;
 		const char *path;
-	} shapes[] = {{0, 8, SHM_WRITES_BRACKETED, "params.readers"},
-		      {SHM_READERS_MAX + 1, 8, SHM_WRITES_BRACKETED, "params.readers"},
-		      {1, 0, SHM_WRITES_BRACKETED, "params.leases"},
-		      {1, SHM_LEASES_MAX + 1, SHM_WRITES_BRACKETED, "params.leases"},
-		      {257, SHM_LEASES_MAX, SHM_WRITES_BRACKETED, "params.leases"},
-		      {1, 8, SHM_WRITES_UNBRACKETED, "params.leases"},
-		      {1, 8, SHM_WRITES_NONE, "params.leases"}};
+	} shapes[] = {{0, 8, SHM_WRITES_BRACKETED, "$.readers"},
+		      {SHM_READERS_MAX + 1, 8, SHM_WRITES_BRACKETED, "$.readers"},
+		      {1, 0, SHM_WRITES_BRACKETED, "$.leases"},
+		      {1, SHM_LEASES_MAX + 1, SHM_WRITES_BRACKETED, "$.leases"},
+		      {257, SHM_LEASES_MAX, SHM_WRITES_BRACKETED, "$.leases"},
+		      {1, 8, SHM_WRITES_UNBRACKETED, "$.leases"},
+		      {1, 8, SHM_WRITES_NONE, "$.leases"}};
 	uint64_t attach;
 	uint32_t slot;
 	int fd;

@@ -134,7 +134,7 @@ static void writes_under_way_are_listed_oldest_first(void **state)
 	char *list = strstr(c.out, "\nPARTITION");
 	assert_non_null(list);
 	expect_words(list, format(words, "acme * ms %d holder under way", b.pid));
-	expect_words(list, format(words, "entry, hash * * ms %d holder under way", a.pid));
+	expect_words(list, format(words, "default, hash * * ms %d holder under way", a.pid));
 	expect_words(list, format(words, "globex * ms %d holder unknown since then", b.pid));
 	expect_words(list, format(words, "acme * ms %d holder under way", a.pid));
 	char *second = strstr(list, "(no entry"), *third = strstr(list, "\nglobex"), *fourth = strstr(third, "\nacme");

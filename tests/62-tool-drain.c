@@ -250,7 +250,8 @@ static void a_drain_that_takes_too_long_is_undone(void **state)
 	cli_run(&c, d, "migrate", "run", "acme", "--to", "c2", "--max-blackout", "400");
 	uint64_t took = test_now_ms() - start;
 	snprintf(wanted, sizeof(wanted),
-		 "acme: not completed within --max-blackout 400 ms: 1 write under way, %s. The migration is undone, c1 "
+		 "acme: not completed within --max-blackout 400 ms: 1 write under way, %s (leases-open). The migration "
+		 "is undone, c1 "
 		 "keeps the partition (epoch 5); writes were held back for ",
 		 process_of(&h));
 	cli_check(&c, 1, NULL, wanted);

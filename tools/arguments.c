@@ -102,6 +102,17 @@ static size_t matches(const struct command *c, const struct line *line)
 	return line->n_words > 1 && strcmp(line->words[1], space + 1) == 0 ? 2 : 0;
 }
 
+/* The first word of commands of two? */
+static bool is_group(const char *word)
+{
+	size_t len = strlen(word);
+
+	for (const struct command *c = commands; c->name; c++)
+		if (strncmp(c->name, word, len) == 0 && c->name[len] == ' ')
+			return true;
+	return false;
+}
+
 /* "cluster", and what may follow it: for the message of a command that is not whole. */
 static int half_command(const struct line *line)
 {
@@ -186,6 +197,10 @@ int arguments_parse(int argc, char **argv, const char **injects, struct tool *t,
 		return EXIT_DONE;
 	if (line.n_words == 0)
 		return wrong(NULL, "no command is given");
+	if (!*command && a->given & OPT(HELP) && line.n_words == 1 && is_group(line.words[0])) {
+		a->operand = line.words[0];
+		return EXIT_DONE;
+	}
 	if (!*command)
 		return half_command(&line);
 	if (line.surplus)

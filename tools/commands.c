@@ -153,7 +153,10 @@ const struct command commands[] = {
 		.optional = TARGET | OPT(COPY) | OPT(MAX_BLACKOUT),
 		.help = "Move a partition: begin, copy, cutover, complete.",
 		.more = "CMD is run by /bin/sh while writes still go to the old cluster, and must have caught up with "
-			"them when it ends. It finds in its environment: BERTH_PARTITION; BERTH_FROM and BERTH_TO, "
+			"them when it ends; what is written between its end and the cutover stays behind, unless what "
+			"it "
+			"started goes on copying, or the tenant does not write. It finds in its environment: "
+			"BERTH_PARTITION; BERTH_FROM and BERTH_TO, "
 			"the ids of the clusters; BERTH_FROM_ENDPOINT and BERTH_TO_ENDPOINT, their addresses; "
 			"BERTH_FROM_MODE and BERTH_TO_MODE; BERTH_FROM_INDEX and BERTH_TO_INDEX (what there is none "
 			"of is empty); BERTH_EPOCH, of the migration; BERTH_DIR, of the instance. Its output is shown, "

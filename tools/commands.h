@@ -18,7 +18,8 @@
 	X(OPT_MODE, "mode", "MODE", "dedicated-cluster, dedicated-index or shared-index") \
 	X(OPT_CLUSTER, "cluster", "ID", "the cluster where the data lives") \
 	X(OPT_TO, "to", "CLUSTER", "the cluster to move to") \
-	X(OPT_INDEX, "index", "NAME", "the index; needed but for dedicated-cluster") \
+	X(OPT_INDEX, "index", "NAME", \
+	  "the index; of a migration, left out: as it is; else needed but for dedicated-cluster") \
 	X(OPT_INJECT, "inject", "FIELD=VALUE", \
 	  "field to add in a shared index; VALUE `@partition` or a constant; may be repeated") \
 	X(OPT_FORCE, "force", NULL, "do it although data would move without a drain, or the barrier still stands") \
@@ -70,6 +71,7 @@ int arguments_parse(int argc, char **argv, const char **injects, struct tool *, 
 int arguments_number(const struct arguments *, enum option, uint64_t least, uint64_t most, uint64_t *out);
 
 /* help.c */
+void help_group(const char *first_word); /* commands of two words that begin with it */
 void help_all(void);
 void help_command(const struct command *);
 void help_usage(const struct command *); /* the line of the usage, on stderr */

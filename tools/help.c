@@ -91,18 +91,33 @@ void help_command(const struct command *c)
 	printf("\nexample:\n  %s\n", c->example);
 }
 
-void help_all(void)
+/* group: only those with this first word; NULL: all. */
+static void put_commands(const char *group)
 {
-	printf("usage: berth [--dir DIR | --instance NAME] [--json] COMMAND ...\n\n");
-	put_wrapped(about, "");
-	printf("\ncommands (`berth COMMAND -h` tells more, with an example):\n");
+	size_t len = group ? strlen(group) : 0;
+
+	printf("commands (`berth COMMAND -h` tells more, with an example):\n");
 	for (const struct command *c = commands; c->name; c++) {
 		char left[64];
-		if (c->hidden)
+		if (c->hidden || (group && (strncmp(c->name, group, len) != 0 || c->name[len] != ' ')))
 			continue;
 		snprintf(left, sizeof(left), "%s%s%s", c->name, c->operand ? " " : "", c->operand ? c->operand : "");
 		printf("  %-20s  %s\n", left, c->help);
 	}
+}
+
+void help_group(const char *group)
+{
+	printf("usage: berth %s COMMAND ...\n\n", group);
+	put_commands(group);
+}
+
+void help_all(void)
+{
+	printf("usage: berth [--dir DIR | --instance NAME] [--json] COMMAND ...\n\n");
+	put_wrapped(about, "");
+	printf("\n");
+	put_commands(NULL);
 	printf("\nwith every command:\n");
 	put_options(GLOBAL_OPTIONS);
 	printf("\nexit codes:\n");
@@ -189,7 +204,8 @@ int help_man(struct tool *t, const struct arguments *a)
 	}
 	printf(".SH FILES\n.TP\n.I ");
 	put_roff(SEG_DIR_BASE);
-	printf("/\\fINAME\\fR\nThe directory of the instance NAME.\n.SH SEE ALSO\n.BR berthd (8),\n.BR berth (3)\n");
+	printf("/\\fINAME\\fR\nThe directory of the instance NAME.\n.SH SEE ALSO\n.BR berth (3);\n.B berthd "
+	       "\\-\\-help\n");
 	return tool_finish(t, EXIT_DONE);
 }
 

@@ -36,6 +36,8 @@ int main(int argc, char **argv)
 	} else if (code == EXIT_DONE && a.given & OPT(HELP)) {
 		if (command)
 			help_command(command);
+		else if (a.operand)
+			help_group(a.operand);
 		else
 			help_all();
 		code = tool_finish(&t, code);

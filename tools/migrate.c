@@ -45,7 +45,7 @@ void migrate_wait_text(const struct tool *t, struct processes *names, const json
 	if (remaining_ms)
 		snprintf(at_most, sizeof(at_most), ", at most %s more", text_duration(left, remaining_ms));
 	processes_text(t, names, json_object_get(barrier, "pids"), who, sizeof(who));
-	snprintf(out, room, "%s%s%s%s", what, at_most, who[0] ? ", " : "", who);
+	snprintf(out, room, "%s%s%s%s (%s)", what, at_most, who[0] ? ", " : "", who, reason);
 }
 
 static void put_number(struct grid *g, const json_t *migration, const char *field, bool told, bool duration)
@@ -67,7 +67,7 @@ static void put_waits_for(const struct tool *t, struct processes *names, struct 
 	char text[512], who[256];
 
 	processes_text(t, names, reason[0] ? json_object_get(m, "pids") : NULL, who, sizeof(who));
-	snprintf(text, sizeof(text), "%s%s%s", migrate_reason(reason), who[0] ? ": " : "", who);
+	snprintf(text, sizeof(text), "%s%s%s (%s)", migrate_reason(reason), who[0] ? ": " : "", who, reason);
 	grid_text(g, !cutover ? "`berth migrate cutover`" : reason[0] ? text : "`berth migrate complete`");
 }
 

@@ -167,7 +167,7 @@ static void tell_writes(const json_t *readers)
 		const char *partition = tool_string(list[i].lease, "partition");
 		const char *outcome = tool_string(list[i].lease, "outcome");
 
-		snprintf(text, sizeof(text), "(no entry, hash %s)", tool_string(list[i].lease, "hash"));
+		snprintf(text, sizeof(text), "(by the default, hash %s)", tool_string(list[i].lease, "hash"));
 		grid_text(&g, partition[0] ? partition : text);
 		grid_text(&g, text_duration(text, list[i].age_ms));
 		grid_u64(&g, tool_u64(list[i].reader, "pid"));

@@ -18,7 +18,8 @@ struct arguments; /* commands.h */
 /* X(enum, code, meaning): help and man page print it. */
 #define EXITS(X) \
 	X(EXIT_DONE, 0, "done; of `status`: said what there is, a daemon that is down included") \
-	X(EXIT_REFUSED, 1, "refused, nothing was changed; or the copy command of `migrate run` failed") \
+	X(EXIT_REFUSED, 1, \
+	  "refused, nothing was changed; or `migrate run` could not end well and has undone the migration") \
 	X(EXIT_USAGE, 2, "the command line is wrong") \
 	X(EXIT_UNREACHABLE, 3, "the daemon cannot be reached, or there is no instance") \
 	X(EXIT_DAMAGE, 4, "damage was found in shared memory") \

@@ -206,12 +206,16 @@ static enum refusal_code barrier_pending(const struct step *step, struct refusal
 	processes(b, who, sizeof(who));
 	if (b->in_flight)
 		refuse(r, R_BARRIER_PENDING,
-		       "%llu writes on %s are under way%s (%s): wait until they have ended, or end what holds them",
-		       (unsigned long long)b->in_flight, subject(&s, step), who, b->reason);
+		       "%llu write%s on %s %s under way%s (%s): wait, `berth readers` shows them, or abort; to end a "
+		       "process "
+		       "over its writes costs a barrier",
+		       (unsigned long long)b->in_flight, b->in_flight == 1 ? "" : "s", subject(&s, step),
+		       b->in_flight == 1 ? "is" : "are", who, b->reason);
 	else if (b->remaining_ms)
 		refuse(r, R_BARRIER_PENDING,
-		       "writes on %s may still be under way%s (%s), for %llu ms at most: try again then",
-		       subject(&s, step), who, b->reason, (unsigned long long)b->remaining_ms);
+		       "writes on %s may still be under way%s (%s), for %llu.%03llu s at most: try again then",
+		       subject(&s, step), who, b->reason, (unsigned long long)b->remaining_ms / 1000,
+		       (unsigned long long)b->remaining_ms % 1000);
 	else
 		refuse(r, R_BARRIER_PENDING,
 		       "it is still being looked whether writes on %s are under way (%s): try again", subject(&s, step),

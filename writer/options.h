@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The command line of berthd: one table, from which come the parser, --help and the option list of the README (which is
- * the output of --help). Called once, by main. */
+ * The command line of berthd: one table, from which come the parser and --help. Called once, by main. */
 #ifndef BERTH_WRITER_OPTIONS_H
 #define BERTH_WRITER_OPTIONS_H
 

@@ -365,16 +365,15 @@ static enum refusal_code check_shape(uint32_t n_readers, uint32_t n_leases, enum
 	uint64_t all = (uint64_t)n_readers * n_leases;
 
 	if (n_readers < 1 || n_readers > SHM_READERS_MAX)
-		return refuse_at(why, R_INVALID, "params.readers", "readers is %u: give 1..%u", n_readers,
-				 SHM_READERS_MAX);
+		return refuse_at(why, R_INVALID, "$.readers", "readers is %u: give 1..%u", n_readers, SHM_READERS_MAX);
 	if (writes != SHM_WRITES_BRACKETED && n_leases)
-		return refuse_at(why, R_INVALID, "params.leases",
+		return refuse_at(why, R_INVALID, "$.leases",
 				 "leases is %u, but only bracketed writes take leases: leave it out", n_leases);
 	if (writes == SHM_WRITES_BRACKETED && (n_leases < 1 || n_leases > SHM_LEASES_MAX))
-		return refuse_at(why, R_INVALID, "params.leases", "leases is %u: give 1..%u", n_leases, SHM_LEASES_MAX);
+		return refuse_at(why, R_INVALID, "$.leases", "leases is %u: give 1..%u", n_leases, SHM_LEASES_MAX);
 	if (all > SHM_LEASES_TOTAL_MAX)
 		return refuse_at(
-			why, R_INVALID, "params.leases",
+			why, R_INVALID, "$.leases",
 			"leases is %u for each of %u readers, %llu in all: at most %u, give fewer of one of them",
 			n_leases, n_readers, (unsigned long long)all, SHM_LEASES_TOTAL_MAX);
 	return R_DONE;
@@ -392,7 +391,7 @@ enum refusal_code registry_attach(struct registry *r, const struct registry_peer
 	if (rc != R_DONE)
 		return rc;
 	if (!r->membarrier && !fences)
-		return refuse_at(why, R_INVALID, "params.fences",
+		return refuse_at(why, R_INVALID, "$.fences",
 				 "membarrier(2) is refused to the writer: readers must fence");
 	for (uint32_t i = SHM_LEDGER_ROWS; i-- > 0;) {
 		if (!r->slots[i])
@@ -444,7 +443,7 @@ enum refusal_code registry_reattach(struct registry *r, uint32_t slot, uint64_t 
 	struct registration *g = slot < SHM_LEDGER_ROWS ? r->slots[slot] : NULL;
 
 	if (!g || g->attach != attach || g->uid != peer->uid)
-		return refuse_at(why, R_INVALID, "params.attach",
+		return refuse_at(why, R_INVALID, "$.attach",
 				 "there is no registration %u with attach number %llu: attach "
 				 "anew",
 				 slot, (unsigned long long)attach);

@@ -215,7 +215,7 @@ local function again(e)
 	elseif e.open then -- another request at the same address: its `log` was not called
 		count.lost = count.lost + 1
 		ngx.log(ngx.ERR, "berth: a request ended without log_by_lua, its write counts as unknown: is there a location ",
-			"with a log_by_lua of its own? See README.md")
+			"with a log_by_lua of its own? See share/doc/berth/nginx.md")
 		end_write(e, berth.UNKNOWN)
 	end
 	e.tried, e.host = false, nil

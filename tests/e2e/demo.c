@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The main job in half a minute, started by tests/demo: 50 tenants on 4 clusters behind an nginx with 4 workers, clients
+ * The main job in some seconds, started by tests/demo: 50 tenants on 4 clusters behind an nginx with 4 workers, clients
  * that write and read all the time, 20 tenants that move under that load by `berth migrate run`, a writer that is killed
  * with -9 in the middle of one. Afterwards the logs of the clusters are compared with what the clients were told. Exit
  * code 1 when anything is not as it should be. */
@@ -278,9 +278,7 @@ static int body(void *arg)
 
 	(void)arg;
 	if (place_missing())
-		place_fail("%s is not installed: apt-get install --no-install-recommends nginx-light "
-			   "libnginx-mod-http-lua",
-			   place_missing());
+		place_fail("%s is not installed: `make deps` installs it", place_missing());
 	demo.place = (struct place){
 		.n_clusters = CLUSTERS, .n_workers = WORKERS, .barrier_ms = BARRIER_MS, .tries = 1, .leases = 4096};
 	demo.history.max_tries = 1;
