@@ -69,7 +69,8 @@ struct berth_attach_options {
 	uint32_t max_readers; /* readers open at the same time, 1..BERTH_MAX_READERS; 0: 64 */
 	uint32_t wait_ms;     /* longest wait for the daemon's answer; 0: 1000; BERTH_NO_WAIT: none at all */
 	uint32_t max_leases;  /* writes under way at the same time for each reader, 1..BERTH_MAX_LEASES; 0: 4096. Times
-				 max_readers at most 2^24. 16 bytes of shared memory each. BERTH_WRITES_BRACKETED only */
+				 max_readers at most 2^24. 16 bytes of shared memory each: with the defaults 4 MiB
+				 for the process. BERTH_WRITES_BRACKETED only */
 	uint32_t reserved[11];
 };
 
@@ -286,7 +287,7 @@ int berth_write_begin_bulk(struct berth_reader *r, const struct berth_key *keys,
 
 /* Ends a write; w is zeroed. r: the ending thread's reader, which need not be the one that began it (what happened
  * between has to happen before this call). Never fails for a write that was begun and not ended.
- *   BERTH_E_INVAL   w is under no lease (never begun, or ended already); outcome is none of the enum */
+ *   BERTH_E_INVAL   w is under no lease (never begun, ended already, or a copy of it was); outcome is none of the enum */
 int berth_write_end(struct berth_reader *r, struct berth_write *w, enum berth_outcome outcome);
 
 /* ---- texts ------------------------------------------------------------------------------------------------- */

@@ -71,6 +71,7 @@ struct lease_pool {
 	_Atomic uint32_t *link; /* of a free slot: the next one; of one that a bulk begin shares: what write.c says */
 	uint32_t n;             /* slots */
 	uint32_t free, fresh;   /* owner: list of free slots; those from `fresh` on were never taken */
+	uint32_t sequence;      /* owner: of leases */
 	_Atomic uint32_t returned
 		__attribute__((aligned(64))); /* list of the slots that other threads have given back */
 } __attribute__((aligned(64)));
@@ -92,6 +93,7 @@ struct attachment {
 	struct lease_pool *pools; /* one for each reader; NULL: it takes no leases */
 	uint32_t n_pools;
 	struct attachment *retired; /* the next in struct berth.retired */
+	_Atomic bool abandoned;     /* replaced: nothing more is admitted by it */
 	/* shared by the threads of the process; nothing on the hot path touches it */
 	_Atomic uint32_t users;
 	_Atomic int spare;     /* a descriptor kept for EMFILE; -1: in use by a thread that maps just now */
@@ -189,6 +191,13 @@ static inline void bl_lock_release(_Atomic bool *locked)
 }
 /* For upkeep: waits for the few instructions of another thread of this process. */
 void bl_lock_take(_Atomic bool *);
+
+/* A reader in a section of its caller stays on its attachment, and may not admit by it any more. */
+INLINE bool at_abandoned(const struct berth_reader *r)
+{
+	atomic_thread_fence(memory_order_acquire); /* after the page; pairs with bl_publish */
+	return r->at && atomic_load_explicit(&r->at->abandoned, memory_order_relaxed);
+}
 
 /* mapping.c: any thread. */
 int bl_mapping_get(struct attachment *, uint64_t termgen, bool populate,

@@ -54,8 +54,10 @@ void bl_publish(struct berth *b, struct attachment *at)
 	bl_lock_take(&b->locked);
 	old = b->now;
 	b->now = at;
-	/* Relaxed: who sees the new number takes the lock before it looks at `now`. */
-	atomic_store_explicit(b->page, atomic_load_explicit(b->page, memory_order_relaxed) + 1, memory_order_relaxed);
+	atomic_store_explicit(&old->abandoned, true, memory_order_relaxed);
+	/* Who sees the new number takes the lock before it looks at `now`. Release: pairs with at_abandoned, for who goes
+	 * on with the old one. */
+	atomic_store_explicit(b->page, atomic_load_explicit(b->page, memory_order_relaxed) + 1, memory_order_release);
 	bl_lock_release(&b->locked);
 	if (old->pools) { /* writes that began on it end on it */
 		old->retired = b->retired;
@@ -136,9 +138,10 @@ static int unregistered(struct berth *b)
 	struct attachment *at;
 	int rc = bl_attachment_open(NULL, b->now->dir_fd, &at);
 
-	if (rc == BERTH_OK)
-		bl_publish(b, at);
-	return rc;
+	if (rc != BERTH_OK)
+		return rc;
+	bl_publish(b, at);
+	return BERTH_OK;
 }
 
 /* BERTH_OK: up. BERTH_E_AGAIN: to be asked anew, at once. */

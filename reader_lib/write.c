@@ -15,8 +15,10 @@
 
 #include "gate.h"
 
-/* berth_write.opaque: the pool, and the slot's number + 1, with SHARED when a bulk begin gave it to several. */
+/* berth_write.opaque: the pool, and a reference: the slot's number + 1, SHARED when a bulk begin gave it to several, and
+ * the lease's tag (lease.h), so that a copy that is ended a second time ends nobody else's lease. */
 #define SHARED (1ull << 32)
+#define TAG_SHIFT 40
 /* link[] of a shared slot: users besides the first, and whether one of them ended unknown. */
 #define SHARED_UNKNOWN (1u << 31)
 
@@ -38,8 +40,22 @@ static uint64_t now_ms_up(void)
 
 INLINE void hold(struct berth_reader *r, uint32_t i, uint64_t hash, uint64_t ms)
 {
-	lease_take(r->pool->array, i, hash, ms);
+	lease_take(r->pool->array, i, hash, lease_tag(++r->pool->sequence), ms);
 	section_fence(r->fences); /* G1 */
+}
+
+/* To the last lease taken, in slot i. */
+INLINE uint64_t reference(const struct lease_pool *p, uint32_t i)
+{
+	return (uint64_t)lease_tag(p->sequence) << TAG_SHIFT | (i + 1ull);
+}
+
+INLINE bool refers(const struct lease_pool *p, uint64_t ref)
+{
+	const struct shm_lease *s = &lease_slots(p->array)[(uint32_t)ref - 1u];
+
+	return atomic_load_explicit(&s->hash, memory_order_relaxed) != 0 &&
+	       atomic_load_explicit(&s->state, memory_order_relaxed) >> 48 == ref >> TAG_SHIFT;
 }
 
 /* The owner's: nothing was sent, or it is done. */
@@ -104,6 +120,8 @@ static int may_begin(struct berth_reader *r)
 {
 	int rc = handle(r);
 
+	if (rc == BERTH_OK && at_abandoned(r))
+		return BERTH_E_WRITER_DOWN;
 	if (rc != BERTH_OK || r->pool)
 		return rc;
 	return r->owner->writes == BERTH_WRITES_BRACKETED ? BERTH_E_WRITER_DOWN : BERTH_E_INVAL;
@@ -126,7 +144,7 @@ static HOT NOINLINE int begin_unusual(struct berth_reader *r, const void *key, s
 	rc = begin_in(r, key, len, hash_key(r->secret, key, len), epoch, &d, &slot);
 	section_close(r, own);
 	if (rc == BERTH_OK)
-		fill(w, d.word, d.is_default, r->pool, slot + 1ull);
+		fill(w, d.word, d.is_default, r->pool, reference(r->pool, slot));
 	return rc == NO_SLOT ? BERTH_E_AGAIN : rc;
 }
 
@@ -157,7 +175,7 @@ HOT int berth_write_begin(struct berth_reader *r, const void *key, size_t len, u
 
 		if (begin_usual(r, key, len, hash_key(r->secret, key, len), epoch, 0, &d, &slot)) {
 			section_close(r, own);
-			fill(w, d.word, false, r->pool, slot + 1ull);
+			fill(w, d.word, false, r->pool, reference(r->pool, slot));
 			return BERTH_OK;
 		}
 		section_close(r, own);
@@ -214,7 +232,7 @@ static NOINLINE int item_unusual(struct berth_reader *r, const struct berth_key 
 		w[i].epoch = 0;
 		return rc;
 	}
-	fill_item(&w[i], &d, p, slot + 1ull);
+	fill_item(&w[i], &d, p, reference(p, slot));
 	if (!first)
 		return BERTH_OK;
 	if (!((uintptr_t)first->opaque[1] & SHARED)) {
@@ -224,7 +242,7 @@ static NOINLINE int item_unusual(struct berth_reader *r, const struct berth_key 
 	/* Nobody ends one of them before the bulk begin has returned. */
 	atomic_store_explicit(&p->link[slot], atomic_load_explicit(&p->link[slot], memory_order_relaxed) + 1,
 			      memory_order_relaxed);
-	w[i].opaque[1] = (void *)((uintptr_t)w[i].opaque[1] | SHARED);
+	w[i].opaque[1] = first->opaque[1];
 	return BERTH_OK;
 }
 
@@ -241,7 +259,7 @@ INLINE int begin_item(struct berth_reader *r, const struct berth_key *keys, uint
 
 	if (likely(!first) && usual_len(k->len) && likely(k->key) &&
 	    likely(begin_usual(r, k->key, k->len, hash, epoch, ms, &d, &slot)))
-		fill_item(&w[i], &d, r->pool, slot + 1ull);
+		fill_item(&w[i], &d, r->pool, reference(r->pool, slot));
 	else
 		rc = item_unusual(r, keys, epoch, i, hash, w, first);
 	if (likely(rc == BERTH_OK && !first)) {
@@ -358,8 +376,10 @@ HOT int berth_write_end(struct berth_reader *r, struct berth_write *w, enum bert
 		return BERTH_E_FORKED;
 	if (unlikely(!p || (outcome != BERTH_DONE && outcome != BERTH_UNKNOWN)))
 		return BERTH_E_INVAL;
+	if (unlikely(!refers(p, slot)))
+		return BERTH_E_INVAL;
 	memset(w, 0, sizeof *w);
-	if (likely(p == r->pool && outcome == BERTH_DONE && slot < SHARED)) {
+	if (likely(p == r->pool && outcome == BERTH_DONE && !(slot & SHARED))) {
 		let_go(p, (uint32_t)slot - 1u);
 		return BERTH_OK;
 	}

@@ -71,7 +71,8 @@ struct shm_root {
 	_Atomic uint64_t grace;   /* grace number, 40 bits used; never reset */
 	_Atomic uint64_t cursor_generation;
 	_Atomic uint64_t barrier_ms;
-	uint8_t pad2[32];
+	_Atomic uint64_t old_barrier_ms; /* of the writer before, while what follows from it is not over; 0: none */
+	uint8_t pad2[24];
 	/* liveness: written by the running writer */
 	_Atomic uint64_t heartbeat_ms; /* CLOCK_BOOTTIME, once a second */
 	_Atomic uint64_t writer_pid;
@@ -306,7 +307,7 @@ static_assert(sizeof(struct shm_leases) == 128, "slots start on a pair of cache 
 
 struct shm_lease {
 	_Atomic uint64_t hash;  /* of the partition, 0 stored as 1; 0: free */
-	_Atomic uint64_t state; /* kind:2 | 0:14 | ms of CLOCK_MONOTONIC:48 */
+	_Atomic uint64_t state; /* kind:2 | sequence:14 | ms of CLOCK_MONOTONIC:48 */
 };
 static_assert(sizeof(struct shm_lease) == 16, "four slots a cache line");
 

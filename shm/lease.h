@@ -61,14 +61,20 @@ static inline struct shm_lease *lease_slots(struct shm_leases *a)
 	return (struct shm_lease *)(a + 1);
 }
 
-/* Takes a slot that is free (or unknown and old). Afterwards: section_fence, then the loads that decide. */
-static inline void lease_take(struct shm_leases *a, uint32_t i, uint64_t hash, uint64_t now_ms)
+/* What tells a lease from others in its slot: the high 16 bits of its state while it is open. */
+static inline uint32_t lease_tag(uint32_t sequence)
+{
+	return (uint32_t)LEASE_OPEN << 14 | (sequence & 0x3fffu);
+}
+
+/* Takes a slot that is free. Afterwards: section_fence, then the loads that decide. */
+static inline void lease_take(struct shm_leases *a, uint32_t i, uint64_t hash, uint32_t tag, uint64_t now_ms)
 {
 	struct shm_lease *s = &lease_slots(a)[i];
 
 	if (__builtin_expect(atomic_load_explicit(&a->high, memory_order_relaxed) <= i, 0))
 		atomic_store_explicit(&a->high, i + 1, memory_order_relaxed); /* G3: before the hash, by its release */
-	atomic_store_explicit(&s->state, lease_state(LEASE_OPEN, now_ms), memory_order_relaxed);
+	atomic_store_explicit(&s->state, (uint64_t)tag << 48 | lease_time(now_ms), memory_order_relaxed);
 	/* Release: state and high first (G5, G3); pairs with lease_look. G1 needs the fence that follows. */
 	atomic_store_explicit(&s->hash, lease_hash(hash), memory_order_release);
 }

@@ -400,7 +400,7 @@ int main(void)
 		CORE_ON_BOTH(a_cutover_without_proof_is_published_anew),
 		CORE_ON_BOTH(a_publication_in_the_future_proves_nothing),
 		CORE_ON_BOTH(a_longer_barrier_holds_every_complete_for_one_new_barrier),
-		CORE_ON(a_longer_barrier_that_was_not_held_to_its_end_is_held_again, store_sqlite),
+		CORE_ON_BOTH(a_longer_barrier_that_was_not_held_to_its_end_is_held_again),
 		CORE_ON_BOTH(a_shorter_barrier_counts_once_the_old_one_has_passed),
 		cmocka_unit_test(what_is_not_published_cannot_complete),
 		CORE_ON_BOTH(a_lost_generation_is_not_taken_for_an_empty_one),

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -133,7 +134,7 @@ static void a_killed_process_is_proved_dead_though_its_file_is_open(void **state
 	}
 	pidfd = (int)syscall(SYS_pidfd_open, peer.pid, 0);
 	assert_true(pidfd >= 0);
-	fake_attach(p, &f, 1, 8, 1);
+	fake_attach(p, &f, 1, 8, peer.pid);
 	peer.pidfd = pidfd;
 	assert_ok(registry_reattach(table_registry(core_table(p->core)), f.slot, f.attach, &peer, &p->r));
 	prepare(p, "p");
@@ -265,6 +266,59 @@ static void a_living_process_is_taken_over_with_its_leases(void **state)
 		     0);
 	done(p, OP_COMPLETE, "p", NULL);
 	fake_die(&f);
+}
+
+/* A start that cannot open the registrations is none: they are not taken for files that nobody has. */
+static void a_start_without_descriptors_buries_nobody(void **state)
+{
+	struct core_place *p = *state;
+	struct core_options options = {.barrier_ms = p->barrier_ms};
+	struct rlimit files, few;
+	struct instance instance;
+	struct fake_reader f;
+	enum refusal_code code = R_BACKEND;
+	struct core *core;
+	bool refused = false;
+
+	fake_attach(p, &f, 1, 8, getpid());
+	prepare(p, "p");
+	fake_begin(p, &f, 0, 0, "p");
+	done(p, OP_CUTOVER, "p", NULL);
+	down(p);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &files), 0);
+	assert_ok(instance_open(p->dir, NULL, false, &instance, &p->r));
+	for (few = files, few.rlim_cur = 4; few.rlim_cur < 64 && code != R_DONE; few.rlim_cur++) {
+		assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+		code = core_open_with(&instance, &options, p->ops, p->argument, &core, &p->r);
+		assert_int_equal(setrlimit(RLIMIT_NOFILE, &files), 0);
+		refused = refused || (code != R_DONE && strstr(p->r.message, "/" SEG_READERS "/"));
+	}
+	assert_int_equal(code, R_DONE);
+	assert_true(refused);
+	core_close(&core);
+	instance_close(&instance);
+	up(p);
+	expect(p, "p", "leases-open", 1, 0, getpid());
+	fake_done(&f, 0, 0);
+	done(p, OP_COMPLETE, "p", NULL);
+	fake_die(&f);
+}
+
+static void a_registration_is_one_process_s(void **state)
+{
+	struct core_place *p = *state;
+	struct registry_peer other = {.pid = 78, .uid = getuid(), .pidfd = -1};
+	struct fake_reader f;
+
+	fake_attach(p, &f, 1, 8, 77);
+	prepare(p, "p");
+	fake_begin(p, &f, 0, 0, "p");
+	done(p, OP_CUTOVER, "p", NULL);
+	assert_code(registry_reattach(table_registry(core_table(p->core)), f.slot, f.attach, &other, &p->r), R_INVALID);
+	expect(p, "p", "leases-open", 1, 0, 77);
+	fake_die(&f);
+	assert_code(registry_reattach(table_registry(core_table(p->core)), f.slot, f.attach, &other, &p->r), R_INVALID);
+	expect_until(p, "p", "reader-died", WHOLE_MS, 77); /* it is buried with what it had */
 }
 
 static void a_death_without_a_writer_counts_from_its_discovery(void **state)
@@ -562,6 +616,8 @@ int main(void)
 		CORE_ON(the_overflow_of_the_departed_counts_for_every_partition, store_memory),
 		CORE_ON_BOTH(what_the_departed_left_survives_the_writer),
 		CORE_ON_BOTH(a_living_process_is_taken_over_with_its_leases),
+		CORE_ON_BOTH(a_start_without_descriptors_buries_nobody),
+		CORE_ON_BOTH(a_registration_is_one_process_s),
 		CORE_ON_BOTH(a_death_without_a_writer_counts_from_its_discovery),
 		CORE_ON(what_finds_no_record_counts_for_every_partition, store_memory),
 		CORE_ON(one_admit_under_bracketed_counts_from_then_on, store_memory),

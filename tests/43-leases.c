@@ -320,6 +320,58 @@ static void another_reader_ends_and_the_slot_comes_back(void **state)
 	close_all(b, r);
 }
 
+static void copy_that_is_ended_again_ends_nobody_elses_lease(void **state)
+{
+	struct reader_place *p = *state;
+	struct berth *b = bracketed(p, 4);
+	struct berth_reader *r = opened(b), *other = opened(b);
+	struct berth_write w, copy, later[2];
+
+	place_set(p, "acme", 1, "a");
+	for (int round = 0; round < 20; round++) {
+		enum berth_outcome outcome = round % 4 == 3 ? BERTH_UNKNOWN : BERTH_DONE;
+
+		atomic_store(&p->root->barrier_ms, 0);
+		usleep(outcome == BERTH_UNKNOWN ? 15000 : 0);
+		must_begin(r, "acme", &w);
+		copy = w;
+		must_end(r, &w, outcome);
+		w = copy;
+		assert_int_equal(berth_write_end(round % 2 ? r : other, &w, BERTH_DONE), BERTH_E_INVAL);
+		must_begin(r, "acme", &later[0]);
+		must_begin(r, "acme", &later[1]);
+		assert_int_equal(berth_write_end(r, &copy, BERTH_DONE), BERTH_E_INVAL);
+		EXPECT_SLOTS(p, 0, "acme", 2, slots_of(p, 0, "acme").unknown);
+		must_end(r, &later[0], BERTH_DONE);
+		must_end(r, &later[1], BERTH_DONE);
+	}
+	berth_reader_close(&other);
+	close_all(b, r);
+}
+
+/* A reader that stays in a section of its caller's does not admit by a registration that the writer has forgotten. */
+static void nothing_is_admitted_by_a_registration_that_was_replaced(void **state)
+{
+	struct reader_place *p = *state;
+	uint64_t epoch = place_set(p, "acme", 1, "a");
+	struct berth *b = bracketed(p, 4);
+	struct berth_reader *r = opened(b);
+	struct berth_write w, w2;
+
+	berth_read_begin(r);
+	must_begin(r, "acme", &w);
+	stop_serving(p);
+	serve(p, ANSWER_UNKNOWN);
+	maintain_until(b, BERTH_OK);
+	assert_int_equal(berth_write_begin(r, KEY("acme"), 0, &w2), BERTH_E_WRITER_DOWN);
+	assert_int_equal(berth_admit(r, KEY("acme"), epoch), BERTH_E_WRITER_DOWN);
+	must_end(r, &w, BERTH_DONE);
+	berth_read_end(r);
+	must_begin(r, "acme", &w2);
+	must_end(r, &w2, BERTH_DONE);
+	close_all(b, r);
+}
+
 /* ---- many at once -------------------------------------------------------------------------------------------- */
 
 static void bulk_begin_shares_and_says_each(void **state)
@@ -662,6 +714,8 @@ int main(void)
 		IN_PLACE(unknown_end_stays_for_a_barrier),
 		IN_PLACE(too_many_unknown_ends_overflow),
 		IN_PLACE(another_reader_ends_and_the_slot_comes_back),
+		IN_PLACE(copy_that_is_ended_again_ends_nobody_elses_lease),
+		IN_PLACE(nothing_is_admitted_by_a_registration_that_was_replaced),
 		IN_PLACE(bulk_begin_shares_and_says_each),
 		IN_PLACE(bulk_begin_without_room_holds_nothing),
 		IN_PLACE(bulk_begin_of_thousands_of_one_tenant_takes_few_slots),

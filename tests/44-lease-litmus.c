@@ -119,14 +119,14 @@ static void *reader(void *arg)
 		if (it.how.order == LEASE_FIRST) {
 			/* What a program has just written elsewhere: the lease's stores queue behind it. */
 			atomic_store_explicit(cold, round, memory_order_relaxed);
-			lease_take(&it.array, 0, PARTITION, round);
+			lease_take(&it.array, 0, PARTITION, lease_tag((uint32_t)round), round);
 			section_fence(it.how.reader_fences);
 			pause_perhaps(pause);
 			word = atomic_load_explicit(&it.word, memory_order_acquire);
 		} else {
 			word = atomic_load_explicit(&it.word, memory_order_acquire);
 			pause_perhaps(pause);
-			lease_take(&it.array, 0, PARTITION, round);
+			lease_take(&it.array, 0, PARTITION, lease_tag((uint32_t)round), round);
 			section_fence(it.how.reader_fences);
 		}
 		atomic_store_explicit(&it.answer, round << 2 | word, memory_order_release);

@@ -137,7 +137,8 @@ static void writes_under_way_are_listed_oldest_first(void **state)
 	expect_words(list, format(words, "default, hash * * ms %d holder under way", a.pid));
 	expect_words(list, format(words, "globex * ms %d holder unknown since then", b.pid));
 	expect_words(list, format(words, "acme * ms %d holder under way", a.pid));
-	char *second = strstr(list, "(no entry"), *third = strstr(list, "\nglobex"), *fourth = strstr(third, "\nacme");
+	char *second = strstr(list, "(by the default"), *third = strstr(list, "\nglobex"),
+	     *fourth = strstr(third, "\nacme");
 	assert_true(second && third && fourth && strstr(list, "\nacme") < second && second < third);
 	cli_free(&c);
 

@@ -54,7 +54,8 @@ struct shm_lease *fake_slot(const struct fake_reader *f, uint32_t reader, uint32
 
 void fake_begin(struct core_place *p, const struct fake_reader *f, uint32_t reader, uint32_t index, const char *key)
 {
-	lease_take(fake_array(f, reader), index, table_hash(core_table(p->core), key, strlen(key)), p->now_ms);
+	lease_take(fake_array(f, reader), index, table_hash(core_table(p->core), key, strlen(key)), lease_tag(index),
+		   p->now_ms);
 }
 
 void fake_done(const struct fake_reader *f, uint32_t reader, uint32_t index)

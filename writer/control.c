@@ -10,7 +10,6 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -232,7 +231,6 @@ fail:
 
 enum refusal_code control_open(struct server *s, struct refusal *r)
 {
-	struct rlimit files;
 	enum refusal_code code;
 	int rc;
 
@@ -252,12 +250,6 @@ enum refusal_code control_open(struct server *s, struct refusal *r)
 	rc = completing_open(s);
 	if (rc != 0)
 		return refuse(r, R_BACKEND, "the timer of drains: %s", uv_strerror(rc));
-	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
-		files.rlim_cur = files.rlim_max;
-		setrlimit(RLIMIT_NOFILE, &files);
-		getrlimit(RLIMIT_NOFILE, &files);
-		s->n_descriptors_max = files.rlim_cur;
-	}
 	code = listener_open(s, &s->listeners[0], false, r);
 	if (code == R_DONE)
 		code = listener_open(s, &s->listeners[1], true, r);

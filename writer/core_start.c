@@ -98,10 +98,13 @@ static struct last_root look_at_root(const struct instance *instance)
 {
 	const struct shm_root *root = NULL;
 	struct last_root last = {0};
+	uint64_t old_ms;
 
 	if (seg_root_map(instance->dir_fd, &root) != BERTH_OK)
 		return last;
-	last.barrier_ms = atomic_load_explicit(&root->barrier_ms, memory_order_relaxed);
+	last.barrier_ms = atomic_load_explicit(&root->barrier_ms, memory_order_acquire);
+	old_ms = atomic_load_explicit(&root->old_barrier_ms, memory_order_relaxed);
+	last.barrier_ms = old_ms ? old_ms : last.barrier_ms;
 	last.termgen = atomic_load_explicit(&root->termgen, memory_order_acquire);
 	for (unsigned i = 0; i < 16; i++)
 		snprintf(last.uuid + 2 * i, 3, "%02x", root->uuid[i]);
@@ -249,6 +252,7 @@ enum refusal_code core_open_with(struct instance *instance, const struct core_op
 	}
 	take_barrier(c, options, metas.barrier_ms, last.barrier_ms);
 	/* Readers keep what they saw for the longer of the two. */
+	table.old_barrier_ms = c->rule.old_ms;
 	table.barrier_ms = c->rule.old_ms > c->rule.barrier_ms ? c->rule.old_ms : c->rule.barrier_ms;
 	table.uuid = metas.uuid;
 	table.boot_id = metas.boot_id;

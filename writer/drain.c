@@ -283,9 +283,9 @@ static void meet(struct drainer *w, const struct registration *g, uint64_t hash,
 			continue;
 		}
 		d->open++;
-		w->registry->slots[w->slot]->suspect |= d->unkept; /* upkeep looks whether it is dead */
 		keep(d, &(struct drain_found){
 				.attach = g->attach, .slot = w->slot, .reader = w->reader, .index = w->index});
+		w->registry->slots[w->slot]->suspect |= d->unkept; /* upkeep looks whether it is dead */
 	}
 }
 

@@ -58,6 +58,19 @@ static bool loop_drain(struct server *s)
 	return true;
 }
 
+/* Each registration that is taken over costs two descriptors, each connection one. */
+static void raise_descriptors(struct server *s)
+{
+	struct rlimit files;
+
+	if (getrlimit(RLIMIT_NOFILE, &files) != 0)
+		return;
+	files.rlim_cur = files.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &files);
+	getrlimit(RLIMIT_NOFILE, &files);
+	s->n_descriptors_max = files.rlim_cur;
+}
+
 static int serve(struct server *s, struct refusal *r)
 {
 	const struct options *o = s->options;
@@ -132,7 +145,9 @@ int main(int argc, char **argv)
 	rc = uv_loop_init(&server.loop);
 	if (rc != 0)
 		refuse(&r, R_BACKEND, "the event loop: %s", uv_strerror(rc));
-	else if (instance_open(options.where, options.table_dir, options.takeover, &server.instance, &r) == R_DONE)
+	raise_descriptors(&server);
+	if (rc == 0 &&
+	    instance_open(options.where, options.table_dir, options.takeover, &server.instance, &r) == R_DONE)
 		status = serve(&server, &r);
 	if (r.code != R_DONE)
 		log_event(LEVEL_ERROR, "start", LOG_S("code", refusal_name(r.code)), LOG_S("message", r.message));

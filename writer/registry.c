@@ -176,7 +176,11 @@ static enum refusal_code adopt(struct registry *r, uint32_t slot, struct refusal
 	g->handed_over = true;
 	g->fd = openat(r->instance->readers_fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 	take_slot(r, g);
-	usable = g->fd >= 0 && fstat(g->fd, &st) == 0 && S_ISREG(st.st_mode);
+	/* Only a file that is not one of ours is buried unseen: what cannot be looked at may have a living owner. */
+	if ((g->fd < 0 && errno != ENOENT && errno != ELOOP) || (g->fd >= 0 && fstat(g->fd, &st) != 0))
+		return refuse(why, R_BACKEND, "cannot open %s/" SEG_READERS "/%s: %s%s", r->instance->path, name,
+			      strerror(errno), errno == EMFILE ? ": raise the limit of open files (LimitNOFILE)" : "");
+	usable = g->fd >= 0 && S_ISREG(st.st_mode);
 	take_row(row, st.st_size, g);
 	if (usable && !map_registration(g))
 		return refuse(why, R_BACKEND, "cannot map %s/" SEG_READERS "/%s: %s", r->instance->path, name,
@@ -447,6 +451,17 @@ enum refusal_code registry_reattach(struct registry *r, uint32_t slot, uint64_t 
 				 "there is no registration %u with attach number %llu: attach "
 				 "anew",
 				 slot, (unsigned long long)attach);
+	/* A registration is one process's: another one of the same user, which would end in its place, gets none. */
+	if (g->pid > 0 && peer->pid != g->pid && !registration_dead(g))
+		return refuse_at(
+			why, R_INVALID, "$.attach",
+			"registration %u is process %ld's, which lives, and process %ld asks for it: attach anew", slot,
+			(long)g->pid, (long)peer->pid);
+	if (g->pid > 0 && peer->pid != g->pid) {
+		registration_bury(r, g);
+		return refuse_at(why, R_INVALID, "$.attach", "the process of registration %u is dead: attach anew",
+				 slot);
+	}
 	if (g->pidfd >= 0)
 		close(g->pidfd);
 	g->pidfd = peer->pidfd;

@@ -108,7 +108,7 @@ static bool same_uuid(const uint8_t uuid[16], const char *text)
 	return strcmp(mine, text) == 0;
 }
 
-enum refusal_code root_open(struct table *t, const struct table_options *o, bool *fresh, struct refusal *r)
+enum refusal_code root_open(struct table *t, const struct table_options *o, bool *fresh, bool *first, struct refusal *r)
 {
 	struct instance *in = t->instance;
 	uint8_t boot_id[16];
@@ -120,6 +120,7 @@ enum refusal_code root_open(struct table *t, const struct table_options *o, bool
 		return refuse(r, R_BACKEND, "cannot read /proc/sys/kernel/random/boot_id: %s", strerror(errno));
 	hex(boot_id, t->boot_id);
 	fd = openat(in->dir_fd, "root", O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+	*first = fd < 0 && errno == ENOENT;
 	if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size >= (off_t)SHM_PAGE)
 		t->root = map_file(fd);
 	if (fd >= 0)

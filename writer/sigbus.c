@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT
  * The handler behind sigbus.h: it puts private zeros where a guarded mapping lost its file, from there to its end (one
- * mapping more, not one for each page), and the load is made again. A SIGBUS anywhere else ends the process as ever. Runs in whichever thread faulted; touches nothing but
- * the table of ranges, which the control thread alone writes. */
+ * mapping more, not one for each page), and the load is made again. A SIGBUS anywhere else ends the process as ever. Runs
+ * in whichever thread faulted; touches nothing but the table of ranges, which the control thread alone writes. */
 #include "sigbus.h"
 
 #include <signal.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "../shm/layout.h"
 
@@ -16,10 +17,12 @@ static struct range {
 	_Atomic bool hit;
 } ranges[SHM_LEDGER_ROWS];
 
+static uintptr_t page_size; /* the kernel's, which may be more than SHM_PAGE */
+
 static void on_sigbus(int signal_number, siginfo_t *info, void *context)
 {
 	uintptr_t at = (uintptr_t)info->si_addr;
-	uintptr_t page = at & ~(uintptr_t)(SHM_PAGE - 1);
+	uintptr_t page = at & ~(page_size - 1);
 
 	(void)context;
 	for (uint32_t i = 0; i < SHM_LEDGER_ROWS; i++) {
@@ -41,6 +44,7 @@ void sigbus_install(void)
 {
 	struct sigaction action = {.sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO};
 
+	page_size = (uintptr_t)sysconf(_SC_PAGESIZE);
 	sigaction(SIGBUS, &action, NULL);
 }
 

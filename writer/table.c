@@ -44,7 +44,7 @@ enum refusal_code table_open(struct instance *in, const struct table_options *o,
 {
 	struct table *t = calloc(1, sizeof *t);
 	enum refusal_code rc;
-	bool fresh, knew = o->uuid && *o->uuid;
+	bool fresh, first, knew = o->uuid && *o->uuid;
 
 	if (!t)
 		return refuse(r, R_FULL, "no memory");
@@ -56,12 +56,12 @@ enum refusal_code table_open(struct instance *in, const struct table_options *o,
 		rc = refuse(r, R_FULL, "no memory");
 		goto fail;
 	}
-	rc = root_open(t, o, &fresh, r);
+	rc = root_open(t, o, &fresh, &first, r);
 	if (rc != R_DONE)
 		goto fail;
 	t->membarrier = grace_register() == 0 && grace_barrier() == 0;
 	t->term = SHM_TERM(atomic_load_explicit(&t->root->termgen, memory_order_relaxed)) + 1;
-	rc = ledger_open(t, fresh, fresh && !knew ? 0 : table_now(o), r);
+	rc = ledger_open(t, fresh, first && !knew ? 0 : table_now(o), r);
 	if (rc != R_DONE)
 		goto fail;
 	rc = registry_open(in, t->root, t->ledger, t->membarrier, o->monotonic_ms, o->clock_arg, &t->registry, r);
@@ -71,7 +71,9 @@ enum refusal_code table_open(struct instance *in, const struct table_options *o,
 	map_previous(t);
 	old_files_find(t);
 	reserve_reclaim(t);
-	atomic_store_explicit(&t->root->barrier_ms, o->barrier_ms, memory_order_relaxed);
+	/* The old one first: a writer that is killed in between leaves both to the next. */
+	atomic_store_explicit(&t->root->old_barrier_ms, o->old_barrier_ms, memory_order_release);
+	atomic_store_explicit(&t->root->barrier_ms, o->barrier_ms, memory_order_release);
 	*out = t;
 	return R_DONE;
 fail:
@@ -446,7 +448,8 @@ void table_set_document_version(struct table *t, uint64_t version)
 
 void table_set_barrier(struct table *t, uint64_t barrier_ms)
 {
-	atomic_store_explicit(&t->root->barrier_ms, barrier_ms, memory_order_relaxed);
+	atomic_store_explicit(&t->root->barrier_ms, barrier_ms, memory_order_release);
+	atomic_store_explicit(&t->root->old_barrier_ms, 0, memory_order_release);
 }
 
 int table_barrier(struct table *t)

@@ -17,7 +17,8 @@
 struct table;
 
 struct table_options {
-	uint64_t barrier_ms;
+	uint64_t barrier_ms;                 /* that readers count with: the longer of the old and the new one */
+	uint64_t old_barrier_ms;             /* of the writer before; 0: there was none */
 	const char *uuid;                    /* of the root that the store knows; NULL or "": any, or none yet */
 	const char *boot_id;                 /* of the boot in which the store last saw it; hex, 32 digits */
 	bool new_directory;                  /* accept that the root that the store knows is gone (--new-directory) */
