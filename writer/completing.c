@@ -9,7 +9,7 @@
  *
  * While somebody waits, one timer for all asks the core (core_drain) whether leases have ended: readers tell nobody, a
  * write's end is one store. It is a timerfd, since libuv counts milliseconds and poll is subject to timer slack; it is
- * off when nobody waits. How often: a share of what has been waited, so that looking adds little to a blackout (a fifth of
+ * off when nobody waits. How often: a share of what has been waited, so that looking adds little to a blackout (a quarter of
  * a processor in its first seconds), and costs little when a write hangs.
  * Called by methods.c, conn.c, control.c; control thread. Nothing here changes a placement. */
 #include <errno.h>
