@@ -188,6 +188,20 @@ static void a_publication_in_the_future_proves_nothing(void **state)
 	fake_die(&without);
 }
 
+static void a_record_of_a_cutover_that_is_over_is_not_kept_for_ever(void **state)
+{
+	struct core_place *p = *state;
+	uint64_t published_ms, epoch;
+
+	cut_over(p, "p", on("c1"), on("c2"));
+	epoch = epoch_of(p, "p");
+	/* As a writer leaves it that is killed after the completion, before it forgot the record. */
+	table_cutover_record(core_table(p->core), epoch + 1000, p->now_ms);
+	restart(p);
+	assert_true(table_cutover_find(core_table(p->core), epoch, &published_ms));
+	assert_false(table_cutover_find(core_table(p->core), epoch + 1000, &published_ms));
+}
+
 /* ---- the barrier's length --------------------------------------------------------------------------------------- */
 
 static void a_longer_barrier_holds_every_complete_for_one_new_barrier(void **state)
@@ -399,6 +413,7 @@ int main(void)
 		CORE_ON_BOTH(the_proof_of_a_publication_survives_a_restart),
 		CORE_ON_BOTH(a_cutover_without_proof_is_published_anew),
 		CORE_ON_BOTH(a_publication_in_the_future_proves_nothing),
+		CORE_ON_BOTH(a_record_of_a_cutover_that_is_over_is_not_kept_for_ever),
 		CORE_ON_BOTH(a_longer_barrier_holds_every_complete_for_one_new_barrier),
 		CORE_ON_BOTH(a_longer_barrier_that_was_not_held_to_its_end_is_held_again),
 		CORE_ON_BOTH(a_shorter_barrier_counts_once_the_old_one_has_passed),

@@ -23,34 +23,6 @@
 #include "../writer/registry.h"
 #include "../writer/sigbus.h"
 
-#define WHOLE_MS 30011
-
-#define expect(p, key, why, n_open, ms, pid) \
-	do { \
-		assert_code(apply(p, OP_COMPLETE, key, NULL), R_BARRIER_PENDING); \
-		assert_string_equal(p->r.reason, why); \
-		assert_int_equal(p->r.in_flight, n_open); \
-		assert_int_equal(p->r.remaining_ms, ms); \
-		assert_int_equal(p->r.n_pids, (pid) ? 1 : 0); \
-		if (pid) \
-			assert_int_equal(p->r.pids[0], pid); \
-	} while (0)
-
-#define expect_until(p, key, why, ms, pid) \
-	do { \
-		expect(p, key, why, 0, ms, pid); \
-		p->now_ms += (ms)-1; \
-		expect(p, key, why, 0, 1, pid); \
-		p->now_ms += 1; \
-		done(p, OP_COMPLETE, key, NULL); \
-	} while (0)
-
-static void prepare(struct core_place *p, const char *key)
-{
-	done(p, OP_SET, key, on("c1"));
-	done(p, OP_BEGIN, key, on("c2"));
-}
-
 /* The writer finds out: its socket is closed, and upkeep looks. */
 static void gone(struct core_place *p, struct fake_reader *f)
 {
@@ -81,8 +53,8 @@ static void who_dies_over_a_lease_is_found_by_the_drain_itself(void **state)
 	struct fake_reader f;
 
 	fake_attach(p, &f, 1, 8, 77);
-	prepare(p, "p");
-	prepare(p, "q");
+	start_moving(p, "p");
+	start_moving(p, "q");
 	fake_begin(p, &f, 0, 0, "p");
 	done(p, OP_CUTOVER, "p", NULL);
 	done(p, OP_CUTOVER, "q", NULL);
@@ -104,7 +76,7 @@ static void who_comes_into_the_slot_of_a_dead_process_is_another(void **state)
 
 	fake_attach(p, &f, 3, 500, 77);
 	slot = f.slot;
-	prepare(p, "p");
+	start_moving(p, "p");
 	fake_begin(p, &f, 0, 0, "p");
 	fake_begin(p, &f, 2, 499, "p");
 	done(p, OP_CUTOVER, "p", NULL);
@@ -137,7 +109,7 @@ static void a_killed_process_is_proved_dead_though_its_file_is_open(void **state
 	fake_attach(p, &f, 1, 8, peer.pid);
 	peer.pidfd = pidfd;
 	assert_ok(registry_reattach(table_registry(core_table(p->core)), f.slot, f.attach, &peer, &p->r));
-	prepare(p, "p");
+	start_moving(p, "p");
 	fake_begin(p, &f, 0, 0, "p");
 	done(p, OP_CUTOVER, "p", NULL);
 	pause_ms(21);
@@ -158,7 +130,7 @@ static void who_left_cleanly_leaves_nothing(void **state)
 	struct fake_reader f;
 
 	fake_attach(p, &f, 1, 8, 77);
-	prepare(p, "p");
+	start_moving(p, "p");
 	fake_begin(p, &f, 0, 0, "p");
 	fake_done(&f, 0, 0);
 	gone(p, &f);
@@ -173,9 +145,9 @@ static void what_ended_unknown_keeps_its_own_end(void **state)
 	struct fake_reader f;
 
 	fake_attach(p, &f, 3, 8, 77);
-	prepare(p, "p");
-	prepare(p, "q");
-	prepare(p, "r");
+	start_moving(p, "p");
+	start_moving(p, "q");
+	start_moving(p, "r");
 	fake_begin(p, &f, 0, 0, "p");
 	fake_begin(p, &f, 1, 1, "p");
 	fake_unknown(&f, 0, 0, p->now_ms - 700);
@@ -198,7 +170,7 @@ static void the_latest_end_of_all_who_are_gone_counts(void **state)
 	fake_attach(p, &a, 1, 8, 77);
 	fake_attach(p, &b, 1, 8, 78);
 	fake_attach(p, &c, 1, 8, 79);
-	prepare(p, "p");
+	start_moving(p, "p");
 	fake_begin(p, &a, 0, 0, "p");
 	fake_begin(p, &b, 0, 0, "p");
 	fake_begin(p, &c, 0, 0, "p");
@@ -218,7 +190,7 @@ static void the_overflow_of_the_departed_counts_for_every_partition(void **state
 	struct fake_reader f;
 
 	fake_attach(p, &f, 2, 8, 77);
-	prepare(p, "p");
+	start_moving(p, "p");
 	fake_begin(p, &f, 1, 0, "other");
 	fake_overflow(&f, 1, 0, p->now_ms - 20);
 	gone(p, &f);
@@ -234,7 +206,7 @@ static void what_the_departed_left_survives_the_writer(void **state)
 	struct fake_reader f;
 
 	fake_attach(p, &f, 1, 8, 77);
-	prepare(p, "p");
+	start_moving(p, "p");
 	fake_begin(p, &f, 0, 0, "p");
 	gone(p, &f);
 	p->now_ms += 1000;
@@ -251,7 +223,7 @@ static void a_living_process_is_taken_over_with_its_leases(void **state)
 	struct fake_reader f;
 
 	fake_attach(p, &f, 3, 100, 77);
-	prepare(p, "p");
+	start_moving(p, "p");
 	fake_begin(p, &f, 2, 99, "p");
 	done(p, OP_CUTOVER, "p", NULL);
 	p->now_ms += 1000000;
@@ -281,7 +253,7 @@ static void a_start_without_descriptors_buries_nobody(void **state)
 	bool refused = false;
 
 	fake_attach(p, &f, 1, 8, getpid());
-	prepare(p, "p");
+	start_moving(p, "p");
 	fake_begin(p, &f, 0, 0, "p");
 	done(p, OP_CUTOVER, "p", NULL);
 	down(p);
@@ -311,7 +283,7 @@ static void a_registration_is_one_process_s(void **state)
 	struct fake_reader f;
 
 	fake_attach(p, &f, 1, 8, 77);
-	prepare(p, "p");
+	start_moving(p, "p");
 	fake_begin(p, &f, 0, 0, "p");
 	done(p, OP_CUTOVER, "p", NULL);
 	assert_code(registry_reattach(table_registry(core_table(p->core)), f.slot, f.attach, &other, &p->r), R_INVALID);
@@ -327,7 +299,7 @@ static void a_death_without_a_writer_counts_from_its_discovery(void **state)
 	struct fake_reader f;
 
 	fake_attach(p, &f, 2, 8, 77);
-	prepare(p, "p");
+	start_moving(p, "p");
 	fake_begin(p, &f, 1, 3, "p");
 	done(p, OP_CUTOVER, "p", NULL);
 	down(p);
@@ -346,7 +318,7 @@ static void what_finds_no_record_counts_for_every_partition(void **state)
 	char key[16];
 
 	fake_attach(p, &f, 1, SHM_LEDGER_LEASES + 100, 77);
-	prepare(p, "p");
+	start_moving(p, "p");
 	for (unsigned i = 0; i < SHM_LEDGER_LEASES; i++) {
 		snprintf(key, sizeof(key), "x%u", i);
 		fake_begin(p, &f, 0, i, key);
@@ -390,7 +362,7 @@ static void one_admit_under_bracketed_counts_from_then_on(void **state)
 	atomic_store(&f.file->unbracketed, 1);
 	expect(p, "q", "reader-without-leases", 0, WHOLE_MS, 77);
 	p->now_ms += 20;
-	prepare(p, "p");
+	start_moving(p, "p");
 	fake_begin(p, &f, 0, 0, "p");
 	done(p, OP_CUTOVER, "p", NULL);
 	expect(p, "p", "leases-open", 1, 0, 77); /* in their order */
@@ -467,7 +439,7 @@ static void whatever_is_no_lease_counts_as_open(void **state)
 	struct fake_reader f;
 
 	fake_attach(p, &f, 2, 8, 77);
-	prepare(p, "p");
+	start_moving(p, "p");
 	fake_begin(p, &f, 0, 1, "p");
 	fake_begin(p, &f, 0, 2, "p");
 	atomic_store(&fake_slot(&f, 0, 1)->state, 0);
@@ -495,8 +467,8 @@ static void an_end_in_the_future_is_now(void **state)
 	uint64_t never = (1ull << 48) - 1;
 
 	fake_attach(p, &f, 1, 8, 77);
-	prepare(p, "p");
-	prepare(p, "q");
+	start_moving(p, "p");
+	start_moving(p, "q");
 	fake_begin(p, &f, 0, 0, "p");
 	fake_unknown(&f, 0, 0, never);
 	done(p, OP_CUTOVER, "p", NULL);
@@ -518,7 +490,7 @@ static void a_file_that_is_cut_off_may_have_held_anything(void **state)
 
 	sigbus_install(); /* cmocka has its own */
 	fake_attach(p, &f, 4, 4096, 77);
-	prepare(p, "p");
+	start_moving(p, "p");
 	fake_begin(p, &f, 3, 9, "p");
 	assert_int_equal(ftruncate(f.fd, SHM_PAGE + 512), 0);
 	done(p, OP_CUTOVER, "p", NULL);

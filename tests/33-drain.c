@@ -8,36 +8,6 @@
 #include <string.h>
 #include <time.h>
 
-#define WHOLE_MS 30011 /* the barrier, ten milliseconds, and the one after which it is older */
-
-/* What `complete` says; pid 0: nobody is named. */
-#define expect(p, key, why, n_open, ms, pid) \
-	do { \
-		assert_code(apply(p, OP_COMPLETE, key, NULL), R_BARRIER_PENDING); \
-		assert_string_equal(p->r.reason, why); \
-		assert_int_equal(p->r.in_flight, n_open); \
-		assert_int_equal(p->r.remaining_ms, ms); \
-		assert_int_equal(p->r.n_pids, (pid) ? 1 : 0); \
-		if (pid) \
-			assert_int_equal(p->r.pids[0], pid); \
-	} while (0)
-
-/* Pending for so long and no millisecond longer. */
-#define expect_until(p, key, why, ms, pid) \
-	do { \
-		expect(p, key, why, 0, ms, pid); \
-		p->now_ms += (ms)-1; \
-		expect(p, key, why, 0, 1, pid); \
-		p->now_ms += 1; \
-		done(p, OP_COMPLETE, key, NULL); \
-	} while (0)
-
-static void prepare(struct core_place *p, const char *key)
-{
-	done(p, OP_SET, key, on("c1"));
-	done(p, OP_BEGIN, key, on("c2"));
-}
-
 /* ---- leases that are open ---------------------------------------------------------------------------------------- */
 
 static void with_nobody_attached_a_complete_succeeds_at_once(void **state)
@@ -55,8 +25,8 @@ static void an_open_lease_holds_its_partition_until_it_ends(void **state)
 	struct fake_reader f;
 
 	fake_attach(p, &f, 2, 8, 77);
-	prepare(p, "p");
-	prepare(p, "q");
+	start_moving(p, "p");
+	start_moving(p, "q");
 	fake_begin(p, &f, 1, 5, "p");
 	fake_begin(p, &f, 0, 0, "p");
 	done(p, OP_CUTOVER, "p", NULL);
@@ -77,7 +47,7 @@ static void force_overrides_open_leases(void **state)
 	struct fake_reader f;
 
 	fake_attach(p, &f, 1, 8, 77);
-	prepare(p, "p");
+	start_moving(p, "p");
 	fake_begin(p, &f, 0, 0, "p");
 	done(p, OP_CUTOVER, "p", NULL);
 	expect(p, "p", "leases-open", 1, 0, 77);
@@ -92,7 +62,7 @@ static void what_comes_after_the_look_does_not_hold(void **state)
 	struct fake_reader f;
 
 	fake_attach(p, &f, 1, 8, 77);
-	prepare(p, "p");
+	start_moving(p, "p");
 	fake_begin(p, &f, 0, 0, "p");
 	done(p, OP_CUTOVER, "p", NULL);
 	expect(p, "p", "leases-open", 1, 0, 77);
@@ -108,7 +78,7 @@ static void a_slot_that_was_seen_clear_needs_no_second_look(void **state)
 	struct fake_reader f;
 
 	fake_attach(p, &f, 1, 8, 77);
-	prepare(p, "p");
+	start_moving(p, "p");
 	fake_begin(p, &f, 0, 0, "p");
 	fake_begin(p, &f, 0, 1, "p");
 	done(p, OP_CUTOVER, "p", NULL);
@@ -127,7 +97,7 @@ static void the_first_processes_that_hold_leases_are_named(void **state)
 	struct core_place *p = *state;
 	struct fake_reader f[10];
 
-	prepare(p, "p");
+	start_moving(p, "p");
 	for (unsigned i = 0; i < 10; i++) {
 		fake_attach(p, &f[i], 1, 4, i ? 100 + (int)i : 0);
 		fake_begin(p, &f[i], 0, 0, "p");
@@ -152,7 +122,7 @@ static void an_unknown_end_is_waited_for_a_barrier(void **state)
 	struct fake_reader f;
 
 	fake_attach(p, &f, 1, 8, 77);
-	prepare(p, "p");
+	start_moving(p, "p");
 	fake_begin(p, &f, 0, 0, "p");
 	fake_begin(p, &f, 0, 1, "p");
 	fake_unknown(&f, 0, 1, p->now_ms - 5000); /* before the cutover */
@@ -172,7 +142,7 @@ static void an_overflow_counts_for_every_partition(void **state)
 	struct fake_reader f;
 
 	fake_attach(p, &f, 3, 8, 77);
-	prepare(p, "p");
+	start_moving(p, "p");
 	fake_begin(p, &f, 2, 0, "q");
 	fake_overflow(&f, 2, 0, p->now_ms - 1);
 	done(p, OP_CUTOVER, "p", NULL);
@@ -186,7 +156,7 @@ static void an_overflow_that_is_raised_while_the_slot_is_cleared_counts(void **s
 	struct fake_reader f;
 
 	fake_attach(p, &f, 2, 8, 77);
-	prepare(p, "p");
+	start_moving(p, "p");
 	fake_begin(p, &f, 0, 3, "p");
 	done(p, OP_CUTOVER, "p", NULL);
 	expect(p, "p", "leases-open", 1, 0, 77);
@@ -202,7 +172,7 @@ static void an_overflow_that_comes_later_and_elsewhere_does_not(void **state)
 	struct fake_reader f;
 
 	fake_attach(p, &f, 2, 8, 77);
-	prepare(p, "p");
+	start_moving(p, "p");
 	fake_begin(p, &f, 0, 3, "p");
 	fake_begin(p, &f, 1, 0, "q");
 	done(p, OP_CUTOVER, "p", NULL);
@@ -220,7 +190,7 @@ static void the_latest_end_is_the_reason(void **state)
 
 	fake_attach(p, &a, 1, 8, 77);
 	fake_attach(p, &b, 1, 8, 78);
-	prepare(p, "p");
+	start_moving(p, "p");
 	fake_begin(p, &a, 0, 0, "p");
 	fake_begin(p, &a, 0, 1, "p");
 	fake_begin(p, &b, 0, 0, "p");
@@ -249,7 +219,7 @@ static void a_second_cutover_in_quick_turn_waits_for_the_writes_of_both(void **s
 	struct fake_reader f;
 
 	fake_attach(p, &f, 1, 8, 77);
-	prepare(p, "p");
+	start_moving(p, "p");
 	fake_begin(p, &f, 0, 0, "p");
 	done(p, OP_CUTOVER, "p", NULL);
 	expect(p, "p", "leases-open", 1, 0, 77);
@@ -278,7 +248,7 @@ static void many_cutovers_drain_at_once_each_by_itself(void **state)
 	fake_attach(p, &f, 2, MANY, 77);
 	for (unsigned i = 0; i < MANY; i++) {
 		snprintf(key, sizeof(key), "p%u", i);
-		prepare(p, key);
+		start_moving(p, key);
 		fake_begin(p, &f, i % 2, i, key);
 	}
 	for (unsigned i = 0; i < MANY; i++) {
@@ -316,7 +286,7 @@ static void the_table_grows_while_a_lease_is_open(void **state)
 	char key[16];
 
 	fake_attach(p, &f, 1, 8, 77);
-	prepare(p, "p");
+	start_moving(p, "p");
 	fake_begin(p, &f, 0, 0, "p");
 	done(p, OP_CUTOVER, "p", NULL);
 	table_stats(core_table(p->core), &before);
@@ -350,7 +320,7 @@ static void a_look_that_is_not_finished_says_leases_open(void **state)
 	fake_attach(p, &f, 64, 65536, 77); /* four million slots */
 	for (unsigned i = 0; i < 64; i++)
 		atomic_store(&fake_array(&f, i)->high, 65536);
-	prepare(p, "p");
+	start_moving(p, "p");
 	fake_begin(p, &f, 63, 65535, "p"); /* the last of all */
 	done(p, OP_CUTOVER, "p", NULL);
 	expect(p, "p", "leases-open", 0, 0, 0);
@@ -379,8 +349,8 @@ static void who_goes_and_comes_between_two_slices_loses_no_lease(void **state)
 	fake_attach(p, &last, 1, 8, 78);
 	for (unsigned i = 0; i < 16; i++)
 		atomic_store(&fake_array(&big, i)->high, 65536);
-	prepare(p, "p");
-	prepare(p, "q");
+	start_moving(p, "p");
+	start_moving(p, "q");
 	fake_begin(p, &last, 0, 7, "p");
 	done(p, OP_CUTOVER, "p", NULL);
 	core_drain(p->core, 1); /* stands in the big one */
@@ -412,7 +382,7 @@ static void twenty_thousand_open_leases(void **state)
 	uint64_t start;
 
 	fake_attach(p, &f, 1, OPEN, 77);
-	prepare(p, "p");
+	start_moving(p, "p");
 	for (unsigned i = 0; i < OPEN; i++)
 		fake_begin(p, &f, 0, i, "p");
 	done(p, OP_CUTOVER, "p", NULL);
@@ -530,7 +500,7 @@ static void the_list_of_migrations_has_what_was_seen_last(void **state)
 	struct barrier b;
 
 	fake_attach(p, &f, 1, 8, 77);
-	prepare(p, "p");
+	start_moving(p, "p");
 	fake_begin(p, &f, 0, 0, "p");
 	assert_null(core_barrier(p->core, "p", 1).reason);
 	done(p, OP_CUTOVER, "p", NULL);

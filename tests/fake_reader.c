@@ -72,3 +72,9 @@ void fake_overflow(const struct fake_reader *f, uint32_t reader, uint32_t index,
 {
 	lease_overflow(fake_array(f, reader), fake_slot(f, reader, index), end_ms);
 }
+
+void start_moving(struct core_place *p, const char *key)
+{
+	done(p, OP_SET, key, on("c1"));
+	done(p, OP_BEGIN, key, on("c2"));
+}

@@ -32,4 +32,31 @@ void fake_done(const struct fake_reader *, uint32_t reader, uint32_t index);
 void fake_unknown(const struct fake_reader *, uint32_t reader, uint32_t index, uint64_t end_ms);
 void fake_overflow(const struct fake_reader *, uint32_t reader, uint32_t index, uint64_t end_ms);
 
+/* ---- what `complete` says, with the usual barrier ---- */
+#define WHOLE_MS 30011 /* the barrier, ten milliseconds, and the one after which it is older */
+
+/* What `complete` says; pid 0: nobody is named. */
+#define expect(p, key, why, n_open, ms, pid) \
+	do { \
+		assert_code(apply(p, OP_COMPLETE, key, NULL), R_BARRIER_PENDING); \
+		assert_string_equal(p->r.reason, why); \
+		assert_int_equal(p->r.in_flight, n_open); \
+		assert_int_equal(p->r.remaining_ms, ms); \
+		assert_int_equal(p->r.n_pids, (pid) ? 1 : 0); \
+		if (pid) \
+			assert_int_equal(p->r.pids[0], pid); \
+	} while (0)
+
+/* Pending for so long and no millisecond longer. */
+#define expect_until(p, key, why, ms, pid) \
+	do { \
+		expect(p, key, why, 0, ms, pid); \
+		p->now_ms += (ms)-1; \
+		expect(p, key, why, 0, 1, pid); \
+		p->now_ms += 1; \
+		done(p, OP_COMPLETE, key, NULL); \
+	} while (0)
+
+void start_moving(struct core_place *, const char *key); /* on c1, being moved to c2 */
+
 #endif

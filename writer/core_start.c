@@ -145,6 +145,16 @@ enum refusal_code core_found_migration(struct core *c, const char *key, size_t l
 	return R_DONE;
 }
 
+static bool stands(const void *arg, uint64_t epoch)
+{
+	const struct migrations *m = arg;
+
+	for (size_t i = 0; i < m->n; i++)
+		if (m->items[i]->epoch == epoch)
+			return true;
+	return false;
+}
+
 /* The flip has stored the words of all cutovers; they count as published from the barrier after it on, unless the
  * ledger proves that a writer before this one has published the same epoch. */
 static void stand_cutovers(struct core *c)
@@ -152,6 +162,7 @@ static void stand_cutovers(struct core *c)
 	uint64_t now = core_now(c);
 
 	migrations_sort(&c->migrations);
+	table_cutovers_sweep(c->table, stands, &c->migrations);
 	for (size_t i = 0; i < c->migrations.n; i++) {
 		struct migration_item *item = c->migrations.items[i];
 		uint64_t proved;

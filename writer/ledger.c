@@ -98,3 +98,15 @@ void table_cutover_forget(struct table *t, uint64_t epoch)
 	if (c)
 		atomic_store_explicit(&c->epoch, 0, memory_order_release);
 }
+
+void table_cutovers_sweep(struct table *t, bool (*stands)(const void *arg, uint64_t epoch), const void *arg)
+{
+	struct shm_ledger_cutover *c = ledger_cutovers(t->ledger);
+
+	for (uint32_t i = 0; i < SHM_LEDGER_CUTOVERS; i++) {
+		uint64_t epoch = atomic_load_explicit(&c[i].epoch, memory_order_relaxed);
+
+		if (epoch && !stands(arg, epoch))
+			atomic_store_explicit(&c[i].epoch, 0, memory_order_release);
+	}
+}

@@ -137,6 +137,8 @@ int table_barrier(struct table *);
 void table_cutover_record(struct table *, uint64_t epoch, uint64_t published_ms);
 bool table_cutover_find(const struct table *, uint64_t epoch, uint64_t *published_ms);
 void table_cutover_forget(struct table *, uint64_t epoch);
+/* Forgets those whose cutover does not stand any more: of writers that were killed before they could. */
+void table_cutovers_sweep(struct table *, bool (*stands)(const void *arg, uint64_t epoch), const void *arg);
 
 /* ---- upkeep ---- */
 /* One slice of work (growing, grace periods, freeing, the dead) of about budget_us. Returns how many ms may pass until
