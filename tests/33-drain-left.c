@@ -1,17 +1,11 @@
 /* SPDX-License-Identifier: MIT
- * What processes leave that are gone, and what they may lie about, by what `complete` answers: deaths over a lease, the
- * ledger's records over restarts and when they are full, those who write without leases, hostile registrations. The
- * clock stands until the test moves it. */
+ * What processes leave that are gone, by what `complete` answers: deaths over a lease, the
+ * ledger's records over restarts and when they are full, those who write without leases. The clock stands until the test
+ * moves it. What they may lie about: 33-drain-lies.c. */
 #include "fake_reader.h"
 
-#include <fcntl.h>
-#include <linux/filter.h>
-#include <linux/membarrier.h>
-#include <linux/seccomp.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -20,20 +14,6 @@
 #include <unistd.h>
 
 #include "../writer/lease_book.h"
-#include "../writer/registry.h"
-#include "../writer/sigbus.h"
-
-/* The writer finds out: its socket is closed, and upkeep looks. */
-static void gone(struct core_place *p, struct fake_reader *f)
-{
-	uint32_t before = registry_count(table_registry(core_table(p->core)));
-
-	fake_die(f);
-	fake_hang_up(p, f);
-	for (unsigned i = 0; i < 3; i++)
-		core_step(p->core, 1000);
-	assert_int_equal(registry_count(table_registry(core_table(p->core))), before - 1);
-}
 
 static struct lease_book *book(struct core_place *p)
 {
@@ -133,7 +113,7 @@ static void who_left_cleanly_leaves_nothing(void **state)
 	start_moving(p, "p");
 	fake_begin(p, &f, 0, 0, "p");
 	fake_done(&f, 0, 0);
-	gone(p, &f);
+	fake_gone(p, &f);
 	done(p, OP_CUTOVER, "p", NULL);
 	done(p, OP_COMPLETE, "p", NULL);
 	assert_int_equal(lease_book_count(book(p)), 0);
@@ -154,7 +134,7 @@ static void what_ended_unknown_keeps_its_own_end(void **state)
 	fake_unknown(&f, 1, 1, p->now_ms - 300);
 	fake_begin(p, &f, 0, 1, "q");
 	fake_unknown(&f, 0, 1, p->now_ms - WHOLE_MS); /* older than the barrier */
-	gone(p, &f);
+	fake_gone(p, &f);
 	assert_int_equal(lease_book_count(book(p)), 1);
 	done(p, OP_CUTOVER, "p", NULL);
 	done(p, OP_CUTOVER, "q", NULL);
@@ -175,11 +155,11 @@ static void the_latest_end_of_all_who_are_gone_counts(void **state)
 	fake_begin(p, &b, 0, 0, "p");
 	fake_begin(p, &c, 0, 0, "p");
 	fake_unknown(&c, 0, 0, p->now_ms - 5);
-	gone(p, &a);
+	fake_gone(p, &a);
 	p->now_ms += 50;
-	gone(p, &b);
+	fake_gone(p, &b);
 	p->now_ms += 50;
-	gone(p, &c); /* an earlier end, though found later */
+	fake_gone(p, &c); /* an earlier end, though found later */
 	done(p, OP_CUTOVER, "p", NULL);
 	expect_until(p, "p", "reader-died", WHOLE_MS - 50, 78);
 }
@@ -193,7 +173,7 @@ static void the_overflow_of_the_departed_counts_for_every_partition(void **state
 	start_moving(p, "p");
 	fake_begin(p, &f, 1, 0, "other");
 	fake_overflow(&f, 1, 0, p->now_ms - 20);
-	gone(p, &f);
+	fake_gone(p, &f);
 	done(p, OP_CUTOVER, "p", NULL);
 	expect_until(p, "p", "unknown-overflow", WHOLE_MS - 20, 77);
 }
@@ -208,7 +188,7 @@ static void what_the_departed_left_survives_the_writer(void **state)
 	fake_attach(p, &f, 1, 8, 77);
 	start_moving(p, "p");
 	fake_begin(p, &f, 0, 0, "p");
-	gone(p, &f);
+	fake_gone(p, &f);
 	p->now_ms += 1000;
 	restart(p);
 	done(p, OP_CUTOVER, "p", NULL);
@@ -323,7 +303,7 @@ static void what_finds_no_record_counts_for_every_partition(void **state)
 		snprintf(key, sizeof(key), "x%u", i);
 		fake_begin(p, &f, 0, i, key);
 	}
-	gone(p, &f);
+	fake_gone(p, &f);
 	assert_int_equal(lease_book_count(book(p)), SHM_LEDGER_LEASES);
 	done(p, OP_CUTOVER, "p", NULL);
 	done(p, OP_COMPLETE, "p", NULL); /* just enough */
@@ -331,20 +311,20 @@ static void what_finds_no_record_counts_for_every_partition(void **state)
 	p->now_ms += 1000;
 	fake_attach(p, &f, 1, 8, 78);
 	fake_begin(p, &f, 0, 0, "x5"); /* has one */
-	gone(p, &f);
+	fake_gone(p, &f);
 	done(p, OP_CUTOVER, "p", NULL);
 	done(p, OP_COMPLETE, "p", NULL);
 	done(p, OP_BEGIN, "p", on("c2"));
 	fake_attach(p, &f, 1, 8, 79);
 	fake_begin(p, &f, 0, 0, "one more");
-	gone(p, &f);
+	fake_gone(p, &f);
 	done(p, OP_CUTOVER, "p", NULL);
 	expect(p, "p", "unknown-overflow", 0, WHOLE_MS, 79);
 	restart(p);
 	p->now_ms += WHOLE_MS - 1000;
 	fake_attach(p, &f, 1, 8, 80);
 	fake_begin(p, &f, 0, 0, "p"); /* the old ones make room */
-	gone(p, &f);
+	fake_gone(p, &f);
 	assert_int_equal(lease_book_count(book(p)), 2); /* that one, and x5's later end */
 	expect_until(p, "p", "reader-died", WHOLE_MS, 80);
 	core_step(p->core, 1000);
@@ -381,7 +361,7 @@ static void who_left_within_a_barrier_before_counts(void **state)
 	struct fake_reader f;
 
 	fake_attach(p, &f, 1, 0, 77);
-	gone(p, &f);
+	fake_gone(p, &f);
 	p->now_ms += 30010;
 	cut_over(p, "p", on("c1"), on("c2"));
 	p->now_ms += 1;
@@ -392,13 +372,13 @@ static void who_left_within_a_barrier_before_counts(void **state)
 	fake_attach(p, &f, 1, 8, 77);
 	atomic_store(&f.file->unbracketed, 1);
 	cut_over(p, "r", on("c1"), on("c2"));
-	gone(p, &f);
+	fake_gone(p, &f);
 	p->now_ms += 100;
 	expect_until(p, "r", "reader-without-leases", WHOLE_MS - 100, 0);
 	fake_attach_as(p, &f, 1, 0, SHM_WRITES_NONE, 77);
 	cut_over(p, "s", on("c1"), on("c2"));
 	done(p, OP_COMPLETE, "s", NULL); /* who cannot write holds nobody */
-	gone(p, &f);
+	fake_gone(p, &f);
 	cut_over(p, "t", on("c1"), on("c2"));
 	done(p, OP_COMPLETE, "t", NULL);
 }
@@ -431,151 +411,6 @@ static void a_root_that_the_store_does_not_find_again_has_lost_its_readers(void 
 	expect(p, "t", "reader-without-leases", 0, WHOLE_MS, 0);
 }
 
-/* ---- lies -------------------------------------------------------------------------------------------------------- */
-
-static void whatever_is_no_lease_counts_as_open(void **state)
-{
-	struct core_place *p = *state;
-	struct fake_reader f;
-
-	fake_attach(p, &f, 2, 8, 77);
-	start_moving(p, "p");
-	fake_begin(p, &f, 0, 1, "p");
-	fake_begin(p, &f, 0, 2, "p");
-	atomic_store(&fake_slot(&f, 0, 1)->state, 0);
-	atomic_store(&fake_slot(&f, 0, 2)->state, UINT64_MAX);
-	atomic_store(&fake_array(&f, 0)->high, UINT32_MAX);
-	atomic_store(&fake_array(&f, 1)->high, UINT32_MAX);
-	memset(fake_slot(&f, 1, 0), 0xff, 8 * sizeof(struct shm_lease));
-	done(p, OP_CUTOVER, "p", NULL);
-	expect(p, "p", "leases-open", 2, 0, 77);
-	fake_done(&f, 0, 1);
-	fake_done(&f, 0, 2);
-	done(p, OP_COMPLETE, "p", NULL);
-	fake_begin(p, &f, 0, 1, "p");
-	atomic_store(&fake_slot(&f, 0, 1)->state, UINT64_MAX);
-	gone(p, &f);
-	done(p, OP_BEGIN, "p", on("c1"));
-	done(p, OP_CUTOVER, "p", NULL);
-	expect(p, "p", "reader-died", 0, WHOLE_MS, 77);
-}
-
-static void an_end_in_the_future_is_now(void **state)
-{
-	struct core_place *p = *state;
-	struct fake_reader f;
-	uint64_t never = (1ull << 48) - 1;
-
-	fake_attach(p, &f, 1, 8, 77);
-	start_moving(p, "p");
-	start_moving(p, "q");
-	fake_begin(p, &f, 0, 0, "p");
-	fake_unknown(&f, 0, 0, never);
-	done(p, OP_CUTOVER, "p", NULL);
-	expect_until(p, "p", "unknown-outcome", WHOLE_MS, 77);
-	atomic_store(&fake_array(&f, 0)->overflow_ms, UINT64_MAX);
-	done(p, OP_CUTOVER, "q", NULL);
-	expect_until(p, "q", "unknown-overflow", WHOLE_MS, 77);
-	fake_begin(p, &f, 0, 1, "q");
-	fake_unknown(&f, 0, 1, never);
-	gone(p, &f);
-	cut_over(p, "r", on("c1"), on("c2"));
-	expect_until(p, "r", "unknown-overflow", WHOLE_MS, 77);
-}
-
-static void a_file_that_is_cut_off_may_have_held_anything(void **state)
-{
-	struct core_place *p = *state;
-	struct fake_reader f;
-
-	sigbus_install(); /* cmocka has its own */
-	fake_attach(p, &f, 4, 4096, 77);
-	start_moving(p, "p");
-	fake_begin(p, &f, 3, 9, "p");
-	assert_int_equal(ftruncate(f.fd, SHM_PAGE + 512), 0);
-	done(p, OP_CUTOVER, "p", NULL);
-	expect(p, "p", "reader-without-leases", 0, WHOLE_MS, 77);
-	gone(p, &f);
-	p->now_ms += 10;
-	cut_over(p, "q", on("c1"), on("c2"));
-	expect_until(p, "q", "reader-without-leases", WHOLE_MS, 0);
-	fake_attach(p, &f, 1, 8, 78); /* the same slot, whole */
-	p->now_ms += WHOLE_MS;
-	cut_over(p, "r", on("c1"), on("c2"));
-	done(p, OP_COMPLETE, "r", NULL);
-	fake_begin(p, &f, 0, 0, "r");
-	assert_int_equal(ftruncate(f.fd, 0), 0);
-	gone(p, &f); /* cut off where nobody looked before it was gone */
-	cut_over(p, "s", on("c1"), on("c2"));
-	expect(p, "s", "reader-without-leases", 0, WHOLE_MS, 0);
-}
-
-static void a_shape_that_cannot_be_is_refused(void **state)
-{
-	struct core_place *p = *state;
-	struct registry *registry = table_registry(core_table(p->core));
-	const struct registry_peer peer = {.pid = 1, .uid = getuid(), .pidfd = -1};
-	static const struct {
-		uint32_t readers, leases;
-		enum shm_writes writes;
-		const char *path;
-	} shapes[] = {{0, 8, SHM_WRITES_BRACKETED, "$.readers"},
-		      {SHM_READERS_MAX + 1, 8, SHM_WRITES_BRACKETED, "$.readers"},
-		      {1, 0, SHM_WRITES_BRACKETED, "$.leases"},
-		      {1, SHM_LEASES_MAX + 1, SHM_WRITES_BRACKETED, "$.leases"},
-		      {257, SHM_LEASES_MAX, SHM_WRITES_BRACKETED, "$.leases"},
-		      {1, 8, SHM_WRITES_UNBRACKETED, "$.leases"},
-		      {1, 8, SHM_WRITES_NONE, "$.leases"}};
-	uint64_t attach;
-	uint32_t slot;
-	int fd;
-
-	for (unsigned i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
-		assert_code(registry_attach(registry, &peer, shapes[i].readers, shapes[i].leases, shapes[i].writes,
-					    false, &fd, &slot, &attach, &p->r),
-			    R_INVALID);
-		assert_string_equal(p->r.path, shapes[i].path);
-	}
-	assert_int_equal(registry_count(registry), 0);
-}
-
-/* ---- a barrier that fails ---------------------------------------------------------------------------------------- */
-
-static int without_membarrier(struct core_place *p)
-{
-	struct sock_filter code[] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-				     BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_membarrier, 0, 1),
-				     BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | 1),
-				     BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
-	const struct sock_fprog program = {.len = 4, .filter = code};
-
-	if (syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0) != 0 ||
-	    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0)
-		return 2;
-	cut_over(p, "q", on("c1"), on("c2"));
-	p->now_ms += 1000000;
-	return apply(p, OP_COMPLETE, "p", NULL) == R_DONE && apply(p, OP_COMPLETE, "q", NULL) == R_BARRIER_PENDING &&
-			       strcmp(p->r.reason, "not-published") == 0 && force(p, OP_COMPLETE, "q", NULL) == R_DONE
-		       ? 0
-		       : 1;
-}
-
-static void without_a_barrier_nothing_is_published(void **state)
-{
-	struct core_place *p = *state;
-	int status;
-	pid_t pid;
-
-	cut_over(p, "p", on("c1"), on("c2"));
-	pid = fork();
-	if (pid == 0)
-		_exit(without_membarrier(p));
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	if (WEXITSTATUS(status) == 2)
-		skip();
-	assert_int_equal(status, 0);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -595,11 +430,6 @@ int main(void)
 		CORE_ON(one_admit_under_bracketed_counts_from_then_on, store_memory),
 		CORE_ON(who_left_within_a_barrier_before_counts, store_memory),
 		CORE_ON(a_root_that_the_store_does_not_find_again_has_lost_its_readers, store_sqlite),
-		CORE_ON(whatever_is_no_lease_counts_as_open, store_memory),
-		CORE_ON(an_end_in_the_future_is_now, store_memory),
-		CORE_ON(a_file_that_is_cut_off_may_have_held_anything, store_memory),
-		CORE_ON(a_shape_that_cannot_be_is_refused, store_memory),
-		CORE_ON(without_a_barrier_nothing_is_published, store_memory),
 	};
 
 	return cmocka_run_group_tests_name("drain-left", tests, NULL, NULL);

@@ -78,3 +78,14 @@ void start_moving(struct core_place *p, const char *key)
 	done(p, OP_SET, key, on("c1"));
 	done(p, OP_BEGIN, key, on("c2"));
 }
+
+void fake_gone(struct core_place *p, struct fake_reader *f)
+{
+	uint32_t before = registry_count(table_registry(core_table(p->core)));
+
+	fake_die(f);
+	fake_hang_up(p, f);
+	for (unsigned i = 0; i < 3; i++)
+		core_step(p->core, 1000);
+	assert_int_equal(registry_count(table_registry(core_table(p->core))), before - 1);
+}

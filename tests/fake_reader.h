@@ -24,6 +24,9 @@ void fake_die(struct fake_reader *);
 /* Its socket is closed: the writer looks at its next upkeep. */
 void fake_hang_up(struct core_place *, const struct fake_reader *);
 
+/* The writer finds out that it is dead: its socket is closed, and upkeep looks. */
+void fake_gone(struct core_place *, struct fake_reader *);
+
 struct shm_leases *fake_array(const struct fake_reader *, uint32_t reader);
 struct shm_lease *fake_slot(const struct fake_reader *, uint32_t reader, uint32_t index);
 /* A lease on this partition in this slot, begun now. */

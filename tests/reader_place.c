@@ -2,6 +2,7 @@
  * reader_place.h. */
 #include "reader_place.h"
 
+#include "../shm/hash.h"
 #include "../writer/table_internal.h"
 
 #include <poll.h>
@@ -470,4 +471,40 @@ struct shm_leases *leases_of(struct reader_place *p, unsigned i)
 	struct shm_registration *reg = atomic_load(&p->registration);
 
 	return (struct shm_leases *)((char *)reg + reg->leases_off + (size_t)i * reg->lease_stride);
+}
+
+/* ---- writes in leases ---------------------------------------------------------------------------------------- */
+
+struct berth *bracketed(struct reader_place *p, uint32_t max_leases)
+{
+	struct berth_attach_options o = {
+		.size = sizeof o, .wait_ms = 10000, .writes = BERTH_WRITES_BRACKETED, .max_leases = max_leases};
+
+	serve(p, ANSWER_REGISTER);
+	return attach_with(p, &o, BERTH_OK);
+}
+
+struct slots slots_of(struct reader_place *p, unsigned reader, const char *key)
+{
+	struct shm_leases *a = leases_of(p, reader);
+	struct slots n = {0};
+
+	for (uint32_t i = 0; i < atomic_load(&a->high); i++) {
+		uint64_t state, hash = lease_look(&lease_slots(a)[i], &state);
+
+		if (!hash || (key && hash != lease_hash(hash_key(p->root->secret, key, strlen(key)))))
+			continue;
+		*(lease_kind(state) == LEASE_OPEN ? &n.open : &n.unknown) += 1;
+		n.time_ms = lease_time(state);
+	}
+	return n;
+}
+
+void must_begin(struct berth_reader *r, const char *key, struct berth_write *w)
+{
+	assert_int_equal(berth_write_begin(r, KEY(key), 0, w), BERTH_OK);
+}
+void must_end(struct berth_reader *r, struct berth_write *w, enum berth_outcome outcome)
+{
+	assert_int_equal(berth_write_end(r, w, outcome), BERTH_OK);
 }

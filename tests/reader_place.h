@@ -84,6 +84,23 @@ struct berth_reader *opened(struct berth *);
 /* Of the registration that was handed over last. */
 struct shm_line *line_of(struct reader_place *, unsigned i);
 struct shm_leases *leases_of(struct reader_place *, unsigned i);
+struct berth *bracketed(struct reader_place *, uint32_t max_leases); /* attached so, and registered */
+
+/* What is in the lease slots of a reader; of one partition, or (key NULL) of all. */
+struct slots {
+	unsigned open, unknown;
+	uint64_t time_ms; /* of the last one seen */
+};
+struct slots slots_of(struct reader_place *, unsigned reader, const char *key);
+#define EXPECT_SLOTS(p, reader, key, n_open, n_unknown) \
+	do { \
+		struct slots s_ = slots_of(p, reader, key); \
+		assert_int_equal(s_.open, n_open); \
+		assert_int_equal(s_.unknown, n_unknown); \
+	} while (0)
+
+void must_begin(struct berth_reader *, const char *key, struct berth_write *);
+void must_end(struct berth_reader *, struct berth_write *, enum berth_outcome);
 void close_all(struct berth *, struct berth_reader *);
 /* Calls berth_maintain until it answers `code`, at most ten seconds. */
 void maintain_until(struct berth *, int code);
