@@ -4,9 +4,7 @@
  * is 33-drain.c's. */
 #include "reader_place.h"
 
-#include "../shm/hash.h"
 #include <string.h>
-
 #include <unistd.h>
 
 /* ---- one write ----------------------------------------------------------------------------------------------- */
