@@ -30,7 +30,7 @@
 #define SHM_MAGIC_LEDGER 0x3167646c68747265ull /* "erthldg1" */
 #define SHM_MAGIC_READER 0x3172647268747265ull /* "erthrdr1" */
 
-/* Limits of the contract and of this layout. */
+/* Limits of ids and placements, and of this layout. */
 #define SHM_KEY_MAX 255u   /* partition id, bytes */
 #define SHM_KEY_INLINE 39u /* longest key inside the entry */
 #define SHM_CLUSTER_ID_MAX 63u

@@ -11,7 +11,7 @@
 
 #include "../writer/document.h"
 
-/* The example of the contract. */
+/* The example of the README. */
 static const char whole[] =
 	"{\"version\": 7,\n"
 	" \"clusters\": {\"c1\": {\"endpoint\": \"http://10.0.0.1:9200\"}},\n"

@@ -13,7 +13,7 @@
 #include "../shm/word.h"
 #include "../writer/document.h"
 
-/* The examples of the contract. */
+/* The examples of the README. */
 static const char whole[] =
 	"{\"version\": 7,\n"
 	" \"clusters\": {\"c1\": {\"endpoint\": \"http://10.0.0.1:9200\"}},\n"

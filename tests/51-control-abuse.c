@@ -2,12 +2,14 @@
  * Clients that are broken, slow or hostile: each gets an answer or loses its connection, and nobody else notices. */
 #include "daemon.h"
 
+#include <dirent.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 static const char ask[] = "{\"jsonrpc\":\"2.0\",\"id\":9,\"method\":\"status\"}\n";
@@ -300,6 +302,44 @@ static long ticks(const struct daemon *d)
 	return (long)(user + system);
 }
 
+static unsigned descriptors_of(const struct daemon *d)
+{
+	char path[40];
+	unsigned n = 0;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", d->pid);
+	dir = opendir(path);
+	assert_non_null(dir);
+	while (readdir(dir))
+		n++;
+	closedir(dir);
+	return n;
+}
+
+static void a_refused_attach_costs_no_descriptor(void **state)
+{
+	struct daemon *d = *state;
+	struct timespec mono, boot;
+	struct wire w;
+	unsigned before;
+
+	wire_open(&w, d, WIRE_LOOK);
+	expect_working(&w);
+	before = descriptors_of(d);
+	clock_gettime(CLOCK_MONOTONIC, &mono);
+	clock_gettime(CLOCK_BOOTTIME, &boot);
+	for (int i = 0; i < 50; i++) {
+		wire_deny(&w, "invalid", "reattach", "{s:i, s:i, s:i}", "slot", 7, "attach", 99, "pid", (int)getpid());
+		wire_deny(&w, "invalid", "attach", "{s:i, s:i, s:i, s:s, s:i, s:b, s:I, s:I}", "version", 1, "pid",
+			  (int)getpid(), "readers", 4096, "writes", "bracketed", "leases", 65536, "fences", 0,
+			  "monotonic_ns", (json_int_t)mono.tv_sec * 1000000000 + mono.tv_nsec, "boottime_ns",
+			  (json_int_t)boot.tv_sec * 1000000000 + boot.tv_nsec);
+	}
+	assert_int_equal(descriptors_of(d), before);
+	wire_close(&w);
+}
+
 static void running_out_of_descriptors_does_not_spin(void **state)
 {
 	struct daemon *d = *state;
@@ -383,6 +423,7 @@ int main(void)
 		DAEMON_TEST(half_a_request_is_forgotten_with_its_connection, "memory"),
 		DAEMON_TEST(idle_connections_do_not_disturb, "memory"),
 		DAEMON_TEST(one_user_cannot_take_all_connections, "memory"),
+		DAEMON_TEST(a_refused_attach_costs_no_descriptor, "memory"),
 		DAEMON_TEST(running_out_of_descriptors_does_not_spin, "memory"),
 		DAEMON_TEST(a_watcher_that_does_not_read_gets_an_overrun_as_its_last_line, "memory"),
 	};

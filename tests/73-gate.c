@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * INV-M1 to INV-M4 of the contract, with the table in shared memory, the real daemon and readers in other processes:
+ * INV-M1 to INV-M4 (writer/README.md), with the table in shared memory, the real daemon and readers in other processes:
  * begin, cutover, complete and abort in quick turns, kills of the daemon in between. What is globally known, the test
  * says in memory that all share: "since this answer, and until the next call, the partition is here, in this phase, at
  * this epoch". A reader that finds the same word of the test before and after its call can judge the call exactly.

@@ -7,7 +7,7 @@
 #include "text.h"
 #include "verify.h"
 
-/* UTF-8 without control characters, as the contract wants ids. */
+/* UTF-8 without control characters, as ids are. */
 static bool clean_text(const char *s, size_t len)
 {
 	json_t *json = json_stringn(s, len);

@@ -82,6 +82,14 @@ static enum refusal_code peer_find(struct call *call, int pid_arg, struct regist
 	return R_DONE;
 }
 
+/* The registry takes the descriptor over with a registration, not with a refusal. */
+static enum refusal_code peer_refused(const struct registry_peer *peer, enum refusal_code code)
+{
+	if (peer->pidfd >= 0)
+		close(peer->pidfd);
+	return code;
+}
+
 static enum refusal_code clock_check(const char *name, int clock, json_int_t theirs, struct refusal *r)
 {
 	json_int_t ours = (json_int_t)seg_clock_ns(clock);
@@ -169,7 +177,7 @@ enum refusal_code method_attach(struct call *call, struct refusal *r)
 	json_int_t version = arg_integer(call, VERSION), readers = arg_integer(call, READERS);
 	struct registry *registry = table_registry(core_table(call->server->core));
 	struct conn *c = call->conn;
-	struct registry_peer peer;
+	struct registry_peer peer = {.pidfd = -1};
 	enum shm_writes writes = SHM_WRITES_UNBRACKETED;
 	enum refusal_code code;
 	uint64_t attach;
@@ -200,7 +208,7 @@ enum refusal_code method_attach(struct call *call, struct refusal *r)
 		code = registry_attach(registry, &peer, (uint32_t)readers, leases, writes, arg_true(call, FENCES), &fd,
 				       &slot, &attach, r);
 	if (code != R_DONE)
-		return code;
+		return peer_refused(&peer, code);
 	c->send_fd = fd;
 	bind_conn(c, slot, attach);
 	buffer_format(call->out, "{\"slot\":%u,\"attach\":%llu}", slot, (unsigned long long)attach);
@@ -213,7 +221,7 @@ enum refusal_code method_reattach(struct call *call, struct refusal *r)
 	json_int_t slot = arg_integer(call, SLOT), attach = arg_integer(call, ATTACH);
 	struct registry *registry = table_registry(core_table(call->server->core));
 	struct conn *c = call->conn;
-	struct registry_peer peer;
+	struct registry_peer peer = {.pidfd = -1};
 	enum refusal_code code;
 
 	if (slot < 0 || slot > UINT32_MAX)
@@ -227,7 +235,7 @@ enum refusal_code method_reattach(struct call *call, struct refusal *r)
 	if (code == R_DONE)
 		code = registry_reattach(registry, (uint32_t)slot, (uint64_t)attach, &peer, r);
 	if (code != R_DONE)
-		return code;
+		return peer_refused(&peer, code);
 	bind_conn(c, (uint32_t)slot, (uint64_t)attach);
 	buffer_text(call->out, "{}");
 	return R_DONE;

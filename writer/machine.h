@@ -39,7 +39,7 @@ struct step {
 	struct barrier barrier; /* complete */
 };
 
-/* Where the contract leaves a choice: a cluster answers, then nothing does (remove without a default, default(none)),
+/* Choices: a cluster answers, then nothing does (remove without a default, default(none)),
  * is no move, for no other cluster becomes the answer; set over the default's answer is one when the cluster differs.
  * What stands there already is `unchanged` and never `would-move`; force does not skip the other refusals.
  *

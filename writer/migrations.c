@@ -166,7 +166,7 @@ static void blame(struct barrier *b, const struct barrier_who *who)
 	memcpy(b->pids, who->pids, sizeof(b->pids));
 }
 
-/* Condition 2 of semantics: the end that is over last. */
+/* Of the writes whose end nobody saw: the one that is over last. */
 static bool judge_ends(const struct barrier_rule *rule, const struct barrier_facts *f, uint64_t now_ms,
 		       struct barrier *b)
 {

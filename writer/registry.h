@@ -16,7 +16,7 @@ struct registry;
 struct registry_peer {
 	pid_t pid; /* as seen from here; 0: not visible */
 	uid_t uid;
-	int pidfd; /* taken over; -1: none */
+	int pidfd; /* taken over on R_DONE; -1: none */
 };
 
 /* Makes readers/<slot> and its row. *fd: open read-write, to be sent and then closed by the caller. R_LIMIT (1,024
