@@ -16,8 +16,8 @@ SOVERSION:= 0
 # Debian packages: what builds and runs berth, then what its tests and tools need.
 DEPS_BUILD := build-essential pkg-config liburcu-dev libjemalloc-dev \
 	libxxhash-dev libuv1-dev libjansson-dev libyajl-dev libsqlite3-dev libmicrohttpd-dev \
-	libsystemd-dev
-DEPS_TEST  := libcmocka-dev nginx libnginx-mod-http-lua strace spin clang clang-tidy cppcheck clang-format libclang-rt-14-dev
+	libsystemd-dev libsodium-dev
+DEPS_TEST  := libcmocka-dev nginx libnginx-mod-http-lua lua-cjson strace spin clang clang-tidy cppcheck clang-format libclang-rt-14-dev
 
 WARN     := -Wall -Wextra -Wshadow -Wconversion -Werror
 OPT      ?= -O2 -g
@@ -28,15 +28,18 @@ LDFLAGS  += $(SAN)
 
 PKGS_WRITER := libuv jansson yajl sqlite3 liburcu liburcu-cds jemalloc libmicrohttpd libsystemd
 PKGS_TOOLS  := jansson
+PKGS_SEAL   := libsodium
 cflags_of = $(shell $(PKG) --cflags $(1) 2>/dev/null)
 libs_of   = $(shell $(PKG) --libs $(1) 2>/dev/null)
 WRITER_LIBS := $(call libs_of,$(PKGS_WRITER)) -lpthread
 TOOLS_LIBS  := $(call libs_of,$(PKGS_TOOLS))
+SEAL_LIBS   := $(call libs_of,$(PKGS_SEAL)) -lpthread
 
 src    = $(sort $(wildcard $(1)/*.c))
 obj    = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 SHM    := $(call obj,$(call src,shm))
 READER := $(call obj,$(call src,reader_lib))
+SEAL   := $(call obj,$(call src,reader_lib/seal))
 WRITER := $(call obj,$(filter-out writer/main.c,$(call src,writer)))
 TOOLS  := $(call obj,$(call src,tools))
 # tests/NN-name.c is a cmocka program; tests/name.c is linked into all of them.
@@ -44,7 +47,9 @@ TESTS  := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/[0-9]*.c
 TESTLIB:= $(call obj,$(filter-out $(wildcard tests/[0-9]*.c tests/fuzz_*.c tests/torture_*.c),$(call src,tests)))
 # The end-to-end run: two programs from one folder.
 E2E    := $(call obj,$(filter-out tests/e2e/e2e.c tests/e2e/demo.c,$(call src,tests/e2e)))
-TORTURE:= $(call obj,$(wildcard tests/torture_*.c))
+# Two programs, each of the files that begin with its name; a test of fixed seeds links the second's too.
+TORTURE_LEASE := $(call obj,$(filter-out tests/torture_cursor%,$(wildcard tests/torture_*.c)))
+TORTURE_CURSOR:= $(call obj,$(wildcard tests/torture_cursor_*.c))
 FUZZ   := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/fuzz_*.c)))
 BENCH  := $(call obj,$(call src,bench))
 EXAMPLES := $(patsubst reader_lib/examples/%.c,$(BUILD)/examples/%,$(sort $(wildcard reader_lib/examples/*.c)))
@@ -54,7 +59,8 @@ EXAMPLES := $(patsubst reader_lib/examples/%.c,$(BUILD)/examples/%,$(sort $(wild
 .PHONY: all deps demo check check-asan check-tsan install uninstall format layers help clean
 
 ## all: build everything (the default)
-all: $(BUILD)/berthd $(BUILD)/berth $(BUILD)/libberth.so $(BUILD)/libberth.a $(EXAMPLES)
+all: $(BUILD)/berthd $(BUILD)/berth $(BUILD)/libberth.so $(BUILD)/libberth.a $(BUILD)/libberth-seal.so \
+	$(BUILD)/libberth-seal.a $(EXAMPLES)
 
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
@@ -65,9 +71,9 @@ $(BUILD)/berthd: $(call obj,writer/main.c) $(WRITER) $(SHM)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(WRITER_LIBS)
 
-$(BUILD)/berth: $(TOOLS) $(READER) $(SHM)
+$(BUILD)/berth: $(TOOLS) $(READER) $(SEAL) $(SHM)
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(TOOLS_LIBS)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(TOOLS_LIBS) $(SEAL_LIBS)
 
 $(BUILD)/libberth.a: $(READER) $(SHM)
 	$(call say,AR,$@)
@@ -80,6 +86,18 @@ $(BUILD)/libberth.so.$(SOVERSION): $(READER) $(SHM) reader_lib/libberth.map
 $(BUILD)/libberth.so: $(BUILD)/libberth.so.$(SOVERSION)
 	$(Q)ln -sf $(<F) $@
 
+# Sealed cursors: a library of its own, because it links libsodium.
+$(BUILD)/libberth-seal.a: $(SEAL)
+	$(call say,AR,$@)
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
+
+$(BUILD)/libberth-seal.so.$(SOVERSION): $(SEAL) reader_lib/seal/libberth-seal.map
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDFLAGS) -shared -Wl,-soname,libberth-seal.so.$(SOVERSION) \
+		-Wl,--version-script=reader_lib/seal/libberth-seal.map $(if $(SAN),,-Wl,-z,defs) -o $@ $(SEAL) $(SEAL_LIBS)
+$(BUILD)/libberth-seal.so: $(BUILD)/libberth-seal.so.$(SOVERSION)
+	$(Q)ln -sf $(<F) $@
+
 $(BUILD)/examples/%: reader_lib/examples/%.c $(BUILD)/libberth.a
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
@@ -90,16 +108,17 @@ $(BUILD)/tests/e2e/%: $(BUILD)/obj/tests/e2e/%.o $(E2E)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(TOOLS_LIBS) -lcmocka -lpthread
 
-$(BUILD)/tests/torture_lease: $(TORTURE) $(TESTLIB) $(WRITER) $(READER) $(SHM)
+$(BUILD)/tests/torture_lease: $(TORTURE_LEASE) $(TESTLIB) $(WRITER) $(READER) $(SEAL) $(SHM)
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(WRITER_LIBS)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(WRITER_LIBS) $(SEAL_LIBS)
 
+$(BUILD)/tests/torture_cursor $(BUILD)/tests/77-cursors: $(TORTURE_CURSOR)
 $(BUILD)/tests/14-checker: $(BUILD)/obj/tests/e2e/checker.o $(BUILD)/obj/tests/e2e/history.o
-$(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TESTLIB) $(WRITER) $(READER) $(SHM)
+$(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TESTLIB) $(WRITER) $(READER) $(SEAL) $(SHM)
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(WRITER_LIBS)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(WRITER_LIBS) $(SEAL_LIBS)
 
 # It measures from outside: libberth as a proxy links it, the writer as the daemon that it starts.
 $(BUILD)/bench/bench: $(BENCH) $(BUILD)/libberth.a
@@ -145,7 +164,7 @@ check-asan: deps
 check-tsan: deps
 	$(Q)$(MAKE) --no-print-directory BUILD=$(BUILD)-tsan CC=clang OPT="-O1 -g" SAN="-fsanitize=thread" PURE_ONLY=1 check-sanitized
 
-.PHONY: check-sanitized fuzz lint check-e2e check-breaks torture-lease
+.PHONY: check-sanitized fuzz lint check-e2e check-breaks torture-lease torture-cursor
 check-sanitized: all $(TESTS)
 	$(Q)BERTH_BUILD=$(BUILD) BERTH_SANITIZED=1 tests/run $(if $(PURE_ONLY),$(PURE),$(TESTS))
 
@@ -164,6 +183,11 @@ torture-lease: deps
 	$(Q)$(MAKE) --no-print-directory all $(BUILD)/tests/torture_lease
 	$(Q)BERTH_BUILD=$(BUILD) TEST_SECONDS=$$(($(or $(TORTURE_SECONDS),60) + 180)) tests/run $(BUILD)/tests/torture_lease
 
+## torture-cursor: OPS (1000000) random calls on pins against a model, over kills, stops and restarts; TORTURE_SECONDS ends it; BERTH_SEED
+torture-cursor: deps
+	$(Q)$(MAKE) --no-print-directory all $(BUILD)/tests/torture_cursor
+	$(Q)BERTH_BUILD=$(BUILD) TEST_SECONDS=900 tests/run $(BUILD)/tests/torture_cursor
+
 ## fuzz: FUZZ_SECONDS (60) of each libFuzzer target
 fuzz: deps
 	$(Q)$(MAKE) --no-print-directory $(FUZZ)
@@ -172,12 +196,12 @@ fuzz: deps
 			$(BUILD)/corpus/$$(basename $$f) 2>$$f.log || { tail -40 $$f.log; exit 1; }; \
 		grep -E 'stat::number_of_executed_units' $$f.log; done
 
-$(BUILD)/tests/fuzz_%: tests/fuzz_%.c $(wildcard shm/*.[ch] writer/*.[ch] reader_lib/*.[ch])
+$(BUILD)/tests/fuzz_%: tests/fuzz_%.c $(wildcard shm/*.[ch] writer/*.[ch] reader_lib/*.[ch] reader_lib/seal/*.[ch])
 	@mkdir -p $(@D)
 	$(call say,FUZZ,$@)
 	$(Q)clang $(CPPFLAGS) -std=c11 -O1 -g $(WARN) -Wno-unknown-warning-option -fsanitize=fuzzer,address,undefined \
 		-fno-sanitize-recover=undefined -o $@ $< $(filter-out writer/main.c,$(call src,writer)) $(call src,shm) \
-		$(call src,reader_lib) $(WRITER_LIBS)
+		$(call src,reader_lib) $(call src,reader_lib/seal) $(WRITER_LIBS) $(SEAL_LIBS)
 
 ## model: the Promela models of the protocols, those that must pass and those that must fail (two minutes)
 .PHONY: model
@@ -194,7 +218,7 @@ lint: deps
 	$(Q)cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
 		--suppress=missingIncludeSystem --suppress=normalCheckLevelMaxBranches -D_GNU_SOURCE \
 		--suppress=ctuuninitvar:shm/index.c -DBERTH_VERSION='"x"' shm reader_lib writer tools bench
-	$(Q)printf '%s\n' $(call src,shm) $(call src,reader_lib) $(call src,writer) $(call src,tools) $(call src,bench) | \
+	$(Q)printf '%s\n' $(call src,shm) $(call src,reader_lib) $(call src,reader_lib/seal) $(call src,writer) $(call src,tools) $(call src,bench) | \
 		xargs -n 1 -P 2 sh -c 'clang-tidy --quiet --warnings-as-errors="*" --checks="$(TIDY)" "$$0" -- -std=c11 -D_GNU_SOURCE \
 		-DBERTH_VERSION="\"x\"" 2>/dev/null || exit 255'
 
@@ -210,6 +234,12 @@ install: all
 	ln -sf libberth.so.$(SOVERSION) $(DESTDIR)$(PREFIX)/lib/libberth.so
 	install -m 644 reader_lib/berth.h shm/berth_errors.h $(DESTDIR)$(PREFIX)/include
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' reader_lib/berth.pc.in >$(DESTDIR)$(PREFIX)/lib/pkgconfig/berth.pc
+	install -m 644 $(BUILD)/libberth-seal.a $(DESTDIR)$(PREFIX)/lib
+	install -m 755 $(BUILD)/libberth-seal.so.$(SOVERSION) $(DESTDIR)$(PREFIX)/lib
+	ln -sf libberth-seal.so.$(SOVERSION) $(DESTDIR)$(PREFIX)/lib/libberth-seal.so
+	install -m 644 reader_lib/seal/berth_seal.h $(DESTDIR)$(PREFIX)/include
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' reader_lib/seal/berth-seal.pc.in >$(DESTDIR)$(PREFIX)/lib/pkgconfig/berth-seal.pc
+	install -m 644 reader_lib/seal/berth_seal.3 $(DESTDIR)$(PREFIX)/share/man/man3
 	install -m 644 reader_lib/berth.3 $(DESTDIR)$(PREFIX)/share/man/man3
 	install -m 644 $(wildcard reader_lib/lua/*.lua) $(DESTDIR)$(PREFIX)/share/lua/5.1
 	install -m 644 reader_lib/lua/nginx.conf $(DESTDIR)$(PREFIX)/share/doc/berth
@@ -220,17 +250,19 @@ install: all
 ## uninstall: what install put there
 uninstall:
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,bin/berthd bin/berth lib/libberth.a lib/libberth.so lib/libberth.so.$(SOVERSION) \
+		lib/libberth-seal.a lib/libberth-seal.so lib/libberth-seal.so.$(SOVERSION) include/berth_seal.h \
+		lib/pkgconfig/berth-seal.pc share/man/man3/berth_seal.3 \
 		include/berth.h include/berth_errors.h lib/pkgconfig/berth.pc share/man/man1/berth.1 share/man/man3/berth.3 \
 		share/bash-completion/completions/berth share/doc/berth/nginx.conf share/doc/berth/nginx.md \
 		$(patsubst reader_lib/lua/%,share/lua/5.1/%,$(wildcard reader_lib/lua/*.lua)))
 
 ## format: clang-format over all sources (before each commit)
 format:
-	$(Q)clang-format -i $(filter-out reader_lib/berth_errors.h,$(wildcard shm/*.[ch] reader_lib/*.[ch])) $(wildcard reader_lib/examples/*.c writer/*.[ch] tools/*.[ch] \
+	$(Q)clang-format -i $(filter-out %/berth_errors.h,$(wildcard reader_lib/*.[ch] reader_lib/seal/*.[ch])) $(wildcard shm/*.[ch]) $(wildcard reader_lib/examples/*.c writer/*.[ch] tools/*.[ch] \
 		bench/*.[ch] tests/*.[ch] tests/e2e/*.[ch] bpf/*.[ch])
 
 # Folder: what it may include of the others.
-LAYERS := shm: reader_lib:shm writer:shm,bpf bpf:shm tools:reader_lib,shm bench:reader_lib,shm,writer
+LAYERS := shm: reader_lib:shm reader_lib/seal: writer:shm,bpf bpf:shm tools:reader_lib,shm bench:reader_lib,shm,writer
 ## layers: fail when a folder includes what it must not know
 layers:
 	$(Q)bad=0; for l in $(LAYERS); do d=$${l%%:*}; may=`echo $${l#*:} | tr , '|'`; \

@@ -34,9 +34,9 @@ static void help(void)
 	     "Measures the berthd and libberth that it was built with; prints each figure's median, spread, goal, "
 	     "verdict.\n\n"
 	     "  --quick      small sizes and few runs, some seconds: whether it runs, not how fast it is\n"
-	     "  --full       blackout: 1,000 migrations of each kind, writes of 100 ms and a barrier of 30 s too, "
-	     "three "
-	     "minutes\n"
+	     "  --full       blackout: 1,000 migrations of each kind, writes of 100 ms and a barrier of 30 s too; "
+	     "cursor: a\n"
+	     "               million pins; three minutes\n"
 	     "  --json       one JSON object a line, with machine, kernel and commit\n"
 	     "  --only NAME  one workload:");
 	for (size_t i = 0; i < N_WORKLOADS; i++)

@@ -16,11 +16,12 @@
 	X(lease, "berth_write_begin and berth_write_end against berth_route at 1,000 partitions") \
 	X(change, "a change through the admin socket against a bare socket ping-pong") \
 	X(load, "a document of a million partitions: loading, memory, starting with it") \
+	X(cursor, "pins of cursors: resolve, pin, floods, cost by number of pins; --full: a million of them") \
 	X(blackout, "how long a migration refuses writes, with writes under way; --full: 1,000 of each")
 
 struct bench {
 	bool quick;        /* small sizes, few runs: does it run, not how fast is it; no verdicts */
-	bool full;         /* blackout: all of it, minutes */
+	bool full;         /* blackout and cursor: all of it, minutes */
 	bool json;         /* one JSON object a line instead of the table */
 	const char *only;  /* name of one workload, NULL: all */
 	unsigned runs;     /* of each figure */
@@ -61,6 +62,8 @@ struct figure {
 	const char *unit;
 	char parameters[96]; /* for people and for --json: "partitions=1000" */
 	double goal;         /* the median is to be at most this; 0: no goal, for information */
+	bool at_least;       /* at least this */
+	bool contest;        /* against something else: the verdict is won or lost, and no goal is counted */
 	double tail_goal;    /* and the 99th percentile this; 0: no goal */
 	bool tail;           /* show 99th percentile and maximum, not the quartiles */
 	struct samples s;
@@ -89,7 +92,10 @@ struct daemon_how {
 	const char *store;   /* NULL for memory:, or a path */
 	int cpu;             /* where it is pinned, -1: nowhere */
 	bool fresh;          /* the directory is new, whatever the store remembers */
-	unsigned barrier_ms; /* 0: as it is by itself */
+	unsigned barrier_ms; /* 0: as it is by itself; and so are those below */
+	bool busy_poll;
+	unsigned cursor_capacity;
+	unsigned cursor_share; /* percent */
 };
 /* daemon_start returns when it answers; daemon_spawn at once, without a connection. */
 void daemon_spawn(const struct bench *, struct daemon *, const char *name, const struct daemon_how *);

@@ -35,8 +35,8 @@ void remove_tree(const char *path)
 
 static _Noreturn void run_berthd(const struct bench *b, const struct daemon *d, const struct daemon_how *how)
 {
-	char url[4200], barrier[16];
-	const char *argv[10] = {"berthd", "--dir", d->dir, "--store", url};
+	char url[4200], barrier[16], capacity[16], share[16];
+	const char *argv[16] = {"berthd", "--dir", d->dir, "--store", url};
 	unsigned n = 5;
 	int log = open(d->log, O_WRONLY | O_CREAT | O_TRUNC, 0600);
 
@@ -56,6 +56,18 @@ static _Noreturn void run_berthd(const struct bench *b, const struct daemon *d, 
 		argv[n++] = "--barrier-ms";
 		argv[n++] = barrier;
 	}
+	snprintf(capacity, sizeof(capacity), "%u", how->cursor_capacity);
+	if (how->cursor_capacity) {
+		argv[n++] = "--cursor-capacity";
+		argv[n++] = capacity;
+	}
+	snprintf(share, sizeof(share), "%u", how->cursor_share);
+	if (how->cursor_share) {
+		argv[n++] = "--cursor-owner-share";
+		argv[n++] = share;
+	}
+	if (how->busy_poll)
+		argv[n++] = "--busy-poll";
 	execv(b->berthd, (char *const *)(uintptr_t)argv);
 	dprintf(STDERR_FILENO, "%s: %s\n", b->berthd, strerror(errno));
 	_exit(127);

@@ -69,6 +69,8 @@ void report_begin(const struct bench *b)
 
 static bool met(const struct figure *f)
 {
+	if (f->at_least)
+		return quantile(&f->s, 0.5) >= f->goal;
 	return quantile(&f->s, 0.5) <= f->goal && (f->tail_goal <= 0 || quantile(&f->s, 0.99) <= f->tail_goal);
 }
 
@@ -79,7 +81,8 @@ static void print_json(const struct figure *f, bool judged)
 	       f->workload, f->name, f->unit, f->parameters, f->s.n, quantile(&f->s, 0.5), quantile(&f->s, 0.25),
 	       quantile(&f->s, 0.75), quantile(&f->s, 0.99), quantile(&f->s, 0), quantile(&f->s, 1));
 	if (judged)
-		printf("\"goal\":%.6g,\"goal_p99\":%.6g,\"met\":%s,", f->goal, f->tail_goal, met(f) ? "true" : "false");
+		printf("\"goal\":%.6g,\"goal_p99\":%.6g,\"at_least\":%s,\"%s\":%s,", f->goal, f->tail_goal,
+		       f->at_least ? "true" : "false", f->contest ? "won" : "met", met(f) ? "true" : "false");
 	printf("\"machine\":\"%s\",\"kernel\":\"%s\",\"commit\":\"%s\"}\n", machine, kernel, commit);
 }
 
@@ -101,18 +104,19 @@ static void print_row(const struct figure *f, bool judged)
 	if (judged && f->tail_goal > 0)
 		snprintf(goal, sizeof(goal), "<= %.4g, %.4g", f->goal, f->tail_goal);
 	else if (judged)
-		snprintf(goal, sizeof(goal), "<= %.4g", f->goal);
+		snprintf(goal, sizeof(goal), "%s %.4g", f->at_least ? ">=" : "<=", f->goal);
 	printf("%-56s %10.*f   %-21s %-6s %9s  %s\n", name, digits, median, spread, f->unit, goal,
-	       !judged  ? ""
-	       : met(f) ? "met"
-			: "MISSED");
+	       !judged      ? ""
+	       : f->contest ? met(f) ? "won" : "lost"
+	       : met(f)     ? "met"
+			    : "MISSED");
 }
 
 void report(const struct bench *b, const struct figure *f)
 {
 	bool judged = f->goal > 0 && !b->quick;
 
-	if (judged) {
+	if (judged && !f->contest) {
 		n_goals++;
 		n_met += met(f);
 	}

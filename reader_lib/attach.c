@@ -40,10 +40,11 @@ static int read_options(const struct berth_attach_options *given, struct berth *
 		if (!zeros((const unsigned char *)o.reserved, sizeof o.reserved))
 			return BERTH_E_INVAL;
 	}
-	if (o.writes > BERTH_WRITES_NONE || o.max_readers > BERTH_MAX_READERS || o.max_leases > BERTH_MAX_LEASES ||
-	    (o.max_leases && o.writes != BERTH_WRITES_BRACKETED))
+	if (o.writes > BERTH_WRITES_NONE || o.cursors > BERTH_CURSORS_PIN || o.max_readers > BERTH_MAX_READERS ||
+	    o.max_leases > BERTH_MAX_LEASES || (o.max_leases && o.writes != BERTH_WRITES_BRACKETED))
 		return BERTH_E_INVAL;
 	b->writes = o.writes;
+	b->cursors = o.cursors;
 	b->max_readers = o.max_readers ? o.max_readers : READERS_DEFAULT;
 	if (o.writes == BERTH_WRITES_BRACKETED)
 		b->max_leases = o.max_leases ? o.max_leases : LEASES_DEFAULT;

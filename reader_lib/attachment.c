@@ -57,7 +57,7 @@ int bl_attachment_open(const char *path, int dir_fd, struct attachment **out)
 
 	if (!at)
 		return BERTH_E_NOMEM;
-	at->dir_fd = at->tables_fd = -1;
+	at->dir_fd = at->tables_fd = at->doorbell = -1;
 	atomic_init(&at->users, 1);
 	atomic_init(&at->spare, -1);
 	if (path) {
@@ -97,6 +97,15 @@ static bool leases_fit(const struct shm_registration *r, size_t size, uint32_t n
 				 (size - r->leases_off) / r->lease_stride >= n_readers);
 }
 
+/* Rings for each reader, if they are asked for, and where their acks are. */
+static bool rings_fit(const struct shm_registration *r, size_t size, const struct berth *b)
+{
+	return b->cursors != BERTH_CURSORS_PIN ||
+	       (r->n_rings >= b->max_readers && r->rings_off >= SHM_PAGE && r->rings_off % 128 == 0 &&
+		r->rings_off <= size && (size - r->rings_off) / SHM_RING_STRIDE >= b->max_readers &&
+		r->first_ack <= SHM_LEDGER_ACKS && SHM_LEDGER_ACKS - r->first_ack >= b->max_readers);
+}
+
 /* The file says all that the answer says, and what the answer could not be trusted to say: whose it is, and when. */
 static int check_registration(const struct shm_registration *r, size_t size, const struct attachment *at,
 			      const struct connection *c, const struct berth *b)
@@ -106,7 +115,8 @@ static int check_registration(const struct shm_registration *r, size_t size, con
 	if (r->abi != SHM_ABI || r->fingerprint != SHM_FINGERPRINT)
 		return BERTH_E_ABI;
 	if (memcmp(r->uuid, at->root->uuid, sizeof r->uuid) != 0 || r->size > size ||
-	    !lines_fit(r, size, b->max_readers) || !leases_fit(r, size, b->max_readers, b->max_leases))
+	    !lines_fit(r, size, b->max_readers) || !leases_fit(r, size, b->max_readers, b->max_leases) ||
+	    !rings_fit(r, size, b))
 		return BERTH_E_PROTOCOL;
 	/* Made between our request and now, by clocks that are ours: else deadlines and barriers mean nothing here. */
 	if (r->monotonic_ns < c->monotonic_ns || r->monotonic_ns > seg_clock_ns(CLOCK_MONOTONIC) ||
@@ -115,19 +125,52 @@ static int check_registration(const struct shm_registration *r, size_t size, con
 	return BERTH_OK;
 }
 
-int bl_attachment_register(struct attachment *at, const struct connection *c, const struct berth *b, bool fences)
+/* What pins need besides the registration: the ledger, where they are acknowledged, and the doorbell. */
+static int take_rings(struct attachment *at, struct connection *c, const struct berth *b)
+{
+	int rc;
+
+	if (b->cursors != BERTH_CURSORS_PIN)
+		return BERTH_OK;
+	if (c->passed[1] < 0)
+		return BERTH_E_PROTOCOL;
+	rc = seg_ledger_map(at->dir_fd, at->root, &at->ledger);
+	if (rc != BERTH_OK)
+		return rc;
+	at->doorbell = c->passed[1];
+	c->passed[1] = -1;
+	at->acks = seg_ledger_acks(at->ledger) + at->reg->first_ack;
+	at->rings_off = at->reg->rings_off;
+	at->n_rings = at->reg->n_rings;
+	bl_pins_ahead(at);
+	return BERTH_OK;
+}
+
+int bl_attachment_doorbell(const struct attachment *at, const struct connection *c)
+{
+	const uint64_t one = 1;
+
+	if (c->passed[0] < 0)
+		return BERTH_E_PROTOCOL;
+	if (dup3(c->passed[0], at->doorbell, O_CLOEXEC) < 0)
+		return BERTH_E_SYSTEM;
+	/* For who has just rung the old one. It cannot be full, and the writer looks by timer anyway. */
+	return write(at->doorbell, &one, sizeof one) < 0 && errno != EAGAIN ? BERTH_E_SYSTEM : BERTH_OK;
+}
+
+int bl_attachment_register(struct attachment *at, struct connection *c, const struct berth *b, bool fences)
 {
 	struct shm_registration *r;
 	struct stat st;
 	int rc;
 
-	if (c->passed < 0)
+	if (c->passed[0] < 0)
 		return BERTH_E_PROTOCOL;
-	if (fstat(c->passed, &st) != 0)
+	if (fstat(c->passed[0], &st) != 0)
 		return BERTH_E_SYSTEM;
 	if (!S_ISREG(st.st_mode) || st.st_size < (off_t)SHM_PAGE)
 		return BERTH_E_PROTOCOL;
-	r = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, c->passed, 0);
+	r = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, c->passed[0], 0);
 	if (r == MAP_FAILED)
 		return BERTH_E_SYSTEM;
 	rc = check_registration(r, (size_t)st.st_size, at, c, b);
@@ -147,7 +190,8 @@ int bl_attachment_register(struct attachment *at, const struct connection *c, co
 	at->line_stride = r->line_stride;
 	at->slot = r->slot;
 	at->number = r->attach;
-	return bl_pools_make(at, b->max_readers, b->max_leases);
+	rc = take_rings(at, c, b);
+	return rc == BERTH_OK ? bl_pools_make(at, b->max_readers, b->max_leases) : rc;
 }
 
 void bl_attachment_put(struct attachment *at)
@@ -158,7 +202,11 @@ void bl_attachment_put(struct attachment *at)
 	if (!at || atomic_fetch_sub_explicit(&at->users, 1, memory_order_acq_rel) != 1)
 		return;
 	bl_mapping_put(at->ready);
+	bl_pins_put(at->pins);
 	bl_pools_free(at);
+	seg_ledger_unmap(&at->ledger);
+	if (at->doorbell >= 0)
+		close(at->doorbell);
 	if (at->reg)
 		munmap(at->reg, at->reg_size);
 	seg_root_unmap(&at->root);

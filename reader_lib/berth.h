@@ -30,6 +30,8 @@
  *   berth_route, berth_lookup:  UNKNOWN 404;  AGAIN 503;  CORRUPT, FORKED, INVAL 500
  *   berth_admit, berth_write_begin:  STALE 409, CUTOVER 409 (resolve again, then retry);  UNKNOWN 404;
  *                               FENCED, AGAIN, WRITER_DOWN 503;  CORRUPT, FORKED, INVAL 500
+ *   berth_cursor_pin, _resolve, _release:  NOT_OWNER 403;  UNKNOWN 404;  AGAIN, WRITER_DOWN 503;  CORRUPT, FORKED,
+ *                               INVAL 500
  * BERTH_E_SYSTEM leaves its cause in errno. BERTH_E_FORKED and BERTH_E_INVAL (a null pointer where none may be, a
  * handle used in a way that it forbids) may come from every call and are not repeated below. */
 #ifndef BERTH_H
@@ -58,6 +60,12 @@ enum berth_writes {
 	BERTH_WRITES_NONE = 2         /* reads only: the gate answers BERTH_E_INVAL, and no cutover waits for us */
 };
 
+/* Which bindings of cursors to clusters this process uses, said at attach. (Sealed cursors need none: berth_seal.h.) */
+enum berth_cursors {
+	BERTH_CURSORS_OFF = 0, /* the default: cursor calls answer BERTH_E_INVAL */
+	BERTH_CURSORS_PIN = 1  /* pins in shared memory. 16 KiB of it for each of max_readers */
+};
+
 #define BERTH_NO_WAIT 0xffffffffu
 #define BERTH_MAX_READERS 4096u
 #define BERTH_MAX_LEASES 65536u
@@ -71,7 +79,8 @@ struct berth_attach_options {
 	uint32_t max_leases;  /* writes under way at the same time for each reader, 1..BERTH_MAX_LEASES; 0: 4096. Times
 				 max_readers at most 2^24. 16 bytes of shared memory each: with the defaults 4 MiB
 				 for the process. BERTH_WRITES_BRACKETED only */
-	uint32_t reserved[11];
+	uint32_t cursors;     /* enum berth_cursors */
+	uint32_t reserved[10];
 };
 
 /* Attaches this process to an instance. dir_or_instance: a directory (anything with a slash), or the name of an
@@ -289,6 +298,63 @@ int berth_write_begin_bulk(struct berth_reader *r, const struct berth_key *keys,
  * between has to happen before this call). Never fails for a write that was begun and not ended.
  *   BERTH_E_INVAL   w is under no lease (never begun, ended already, or a copy of it was); outcome is none of the enum */
 int berth_write_end(struct berth_reader *r, struct berth_write *w, enum berth_outcome outcome);
+
+/* ---- cursor affinity --------------------------------------------------------------------------------------- */
+
+/* A scroll or point-in-time id means something on the cluster alone that made it, wherever its partition has moved since.
+ * A pin binds the id to that cluster, for one partition (its owner) and for a time, in memory that every proxy of the
+ * instance sees; it outlives proxies and daemon, not the machine. All calls: process attached with BERTH_CURSORS_PIN, or
+ * BERTH_E_INVAL. With or without a section. Each may answer
+ *   BERTH_E_WRITER_DOWN  503: this process was never registered with a daemon, or the instance has been replaced:
+ *                        berth_maintain mends it. To pin and to release also needs a daemon that lives
+ *   BERTH_E_AGAIN        503: see there; also when a descriptor or memory is short, or under changes without end: retry
+ *   BERTH_E_CORRUPT      500: the table of pins is damaged
+ *   BERTH_E_INVAL        500: id_len is not 1..4096, or owner_len not 1..255
+ * Order holds within one reader's calls. */
+
+#define BERTH_CURSOR_ID_MAX 4096u
+
+/* Pins a cursor: id belongs to this cluster, for this owner, for ttl_ms from now (0: the daemon's default, 300 s). An id
+ * that its owner has pinned already gets the new ttl and cluster, and nothing is evicted; else, with no room left, what
+ * has expired goes first, then the pin that was pinned the longest time ago. O(1), whatever is pinned.
+ * wait_ms > 0: returns when every process sees it, or after so long. wait_ms 0: returns at once, without a system call
+ * but the one that wakes a sleeping daemon; others see it soon (and what is refused then is counted in `berth cursors`).
+ *   BERTH_E_NOT_OWNER    403: another partition has pinned this id
+ *   BERTH_E_UNKNOWN      404: there is no such cluster
+ *   BERTH_E_AGAIN        503: not seen to be done within wait_ms: the pin may or may not exist. Or 256 requests of this
+ *                        reader wait for the daemon: nothing was asked. Pinning again is safe */
+int berth_cursor_pin(struct berth_reader *r, const void *id, size_t id_len, uint16_t cluster, const void *owner,
+		     size_t owner_len, uint32_t ttl_ms, uint32_t wait_ms);
+
+/* The cluster that a cursor is pinned to. Never refreshes it. now_ms: CLOCK_BOOTTIME in ms, 0: the call reads it; a pin
+ * whose age is its ttl or more is none, daemon or no daemon. Makes no system call, takes no lock, allocates nothing (but
+ * the first call after the daemon made a new file of pins maps it). *cluster is written on BERTH_OK.
+ *   BERTH_E_NOT_OWNER  403: it is another partition's
+ *   BERTH_E_UNKNOWN    404: no such pin, or not any more */
+int berth_cursor_resolve(struct berth_reader *r, const void *id, size_t id_len, const void *owner, size_t owner_len,
+			 uint64_t now_ms, uint16_t *cluster);
+
+struct berth_cursor {
+	const void *id;
+	size_t id_len;
+	const void *owner;
+	size_t owner_len;
+};
+
+/* Resolves n cursors, several at a time: status[i] is what berth_cursor_resolve would return for cursors[i], and
+ * clusters[i] is filled when that is BERTH_OK. Each answer is true at an instant of its own. Returns BERTH_OK when every
+ * status was found out; else what stood against all, and then every status is that code. n may be 0. */
+int berth_cursor_resolve_bulk(struct berth_reader *r, const struct berth_cursor *cursors, size_t n, uint64_t now_ms,
+			      uint16_t *clusters, int *status);
+
+/* Ends a pin. Waits for the daemon as long as berth_attach did at most (wait_ms there; BERTH_NO_WAIT: not at all).
+ *   BERTH_E_NOT_OWNER  403: it is another partition's, and stays
+ *   BERTH_E_UNKNOWN    404: no such pin, or not any more
+ *   BERTH_E_AGAIN      503: as of berth_cursor_pin; releasing again is safe */
+int berth_cursor_release(struct berth_reader *r, const void *id, size_t id_len, const void *owner, size_t owner_len);
+
+/* How many pins there are, those included that have expired within the last second or so. */
+int berth_cursor_len(struct berth_reader *r, uint64_t *n);
 
 /* ---- texts ------------------------------------------------------------------------------------------------- */
 

@@ -12,19 +12,27 @@
 
 #include "internal.h"
 
-#define PASSED_MAX 8 /* descriptors that one message may bring; all but the first are closed */
+#define PASSED_MAX 8 /* descriptors that one message may bring; all but the first two are closed */
 
 void bl_connection_init(struct connection *c)
 {
 	c->state = CONN_CLOSED;
-	c->fd = c->passed = -1;
+	c->fd = c->passed[0] = c->passed[1] = -1;
 	c->n = 0;
+}
+
+void bl_connection_drop_passed(struct connection *c)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		if (c->passed[i] >= 0)
+			close(c->passed[i]);
+		c->passed[i] = -1;
+	}
 }
 
 void bl_connection_close(struct connection *c)
 {
-	if (c->passed >= 0)
-		close(c->passed);
+	bl_connection_drop_passed(c);
 	if (c->fd >= 0)
 		close(c->fd);
 	bl_connection_init(c);
@@ -90,8 +98,10 @@ static void keep_passed(struct connection *c, struct msghdr *m)
 			int fd;
 
 			memcpy(&fd, CMSG_DATA(h) + i * sizeof fd, sizeof fd);
-			if (c->passed < 0)
-				c->passed = fd;
+			if (c->passed[0] < 0)
+				c->passed[0] = fd;
+			else if (c->passed[1] < 0)
+				c->passed[1] = fd;
 			else
 				close(fd);
 		}

@@ -16,6 +16,7 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
+#include "../shm/cursor.h"
 #include "../shm/details.h"
 #include "../shm/grace.h"
 #include "../shm/index.h"
@@ -76,6 +77,14 @@ struct lease_pool {
 		__attribute__((aligned(64))); /* list of the slots that other threads have given back */
 } __attribute__((aligned(64)));
 
+/* ---- pins.c ------------------------------------------------------------------------------------------------ */
+
+/* One mapped generation of the file of pins. Readers copy `map` and keep a count. */
+struct pins {
+	struct cursor_map map;
+	_Atomic uint32_t users;
+};
+
 /* ---- attachment.c ------------------------------------------------------------------------------------------ */
 
 struct attachment {
@@ -92,13 +101,20 @@ struct attachment {
 	bool fences;
 	struct lease_pool *pools; /* one for each reader; NULL: it takes no leases */
 	uint32_t n_pools;
-	struct attachment *retired; /* the next in struct berth.retired */
-	_Atomic bool abandoned;     /* replaced: nothing more is admitted by it */
+	/* of a registration with rings; n_rings 0: it pins no cursors */
+	uint64_t rings_off;
+	uint32_t n_rings;
+	int doorbell;                    /* the same number for the attachment's life: a new one is put in its place */
+	const struct shm_ledger *ledger; /* mapped for its acks; NULL: no rings */
+	const _Atomic uint64_t *acks;    /* of ring 0 */
+	struct attachment *retired;      /* the next in struct berth.retired */
+	_Atomic bool abandoned;          /* replaced: nothing more is admitted by it */
 	/* shared by the threads of the process; nothing on the hot path touches it */
 	_Atomic uint32_t users;
 	_Atomic int spare;     /* a descriptor kept for EMFILE; -1: in use by a thread that maps just now */
-	_Atomic bool locked;   /* guards `ready`, and taking a count of it */
+	_Atomic bool locked;   /* guards `ready` and `pins`, and taking a count of them */
 	struct mapping *ready; /* the newest generation that somebody here has mapped; one count is its own */
+	struct pins *pins;     /* likewise, of the file of pins */
 };
 
 /* ---- connection.c ------------------------------------------------------------------------------------------ */
@@ -108,7 +124,7 @@ enum conn_state { CONN_CLOSED, CONN_ATTACHING, CONN_REATTACHING, CONN_UP };
 struct connection { /* to the writer; berth_attach, then berth_maintain's thread alone */
 	enum conn_state state;
 	int fd;
-	int passed;            /* descriptor that came with the answer, -1: none */
+	int passed[2];         /* descriptors that came with the answer, -1: none */
 	uint64_t monotonic_ns; /* our clocks before the request */
 	uint64_t boottime_ns;
 	bool fences; /* as said in the request */
@@ -117,6 +133,8 @@ struct connection { /* to the writer; berth_attach, then berth_maintain's thread
 };
 
 /* ---- the handles ------------------------------------------------------------------------------------------- */
+
+#define PINS_NONE UINT64_MAX
 
 enum gate { GATE_OPEN, GATE_UNSAID /* the sticky flag is not stored yet */, GATE_NONE, GATE_NO_WRITER };
 
@@ -134,10 +152,17 @@ struct berth_reader {
 	uint64_t secret[4];
 	struct seg_map map; /* copy of mapping->map; of no table when mapping is NULL */
 	uint64_t section;   /* what the line holds, when depth > 0 */
+	/* cursors */
+	uint64_t pins_generation; /* of root, when pins was mapped; PINS_NONE: there are none */
+	struct cursor_map pins;   /* copy of pins_mapping->map */
+	struct shm_ring *ring;    /* NULL: no registration with rings */
+	const _Atomic uint64_t *ack;
+	uint64_t ring_head, ring_done; /* entries pushed; acknowledged, when that was last looked at */
 	/* cold */
 	struct berth *owner;
 	struct attachment *at;
 	struct mapping *mapping;
+	struct pins *pins_mapping;
 	struct mapping *held[HELD_MAX];
 	unsigned n_held;
 	_Atomic uint32_t open;
@@ -157,7 +182,7 @@ struct reader_copies {
 struct berth {
 	_Atomic uint64_t *page; /* MADV_WIPEONFORK: the number of `now`; 0 in a forked child */
 	struct berth_reader *readers;
-	uint32_t max_readers, max_leases, writes, wait_ms;
+	uint32_t max_readers, max_leases, writes, cursors, wait_ms;
 	bool membarrier; /* this process is registered for membarrier(2) */
 	_Atomic uint32_t n_open;
 	_Atomic bool locked; /* guards `now`, and taking a count of it */
@@ -208,7 +233,9 @@ int bl_mapping_ahead(struct attachment *);
 /* attachment.c. bl_attachment_open: by path, or (path NULL) by a descriptor of the directory; without a registration.
  * bl_attachment_register: gives it one, before anybody else sees it. */
 int bl_attachment_open(const char *path, int dir_fd, struct attachment **);
-int bl_attachment_register(struct attachment *, const struct connection *, const struct berth *, bool fences);
+int bl_attachment_register(struct attachment *, struct connection *, const struct berth *, bool fences);
+/* A new writer's doorbell takes the place of the old one. */
+int bl_attachment_doorbell(const struct attachment *, const struct connection *);
 void bl_attachment_put(struct attachment *);
 bool bl_attachment_root_changed(const struct attachment *);
 void bl_attachment_abandon(struct attachment *); /* bl_attachment_put in a forked child */
@@ -240,11 +267,17 @@ static inline void bl_slot_return(struct lease_pool *p, uint32_t i)
 COLD uint32_t bl_slot_find(struct lease_pool *, const struct shm_root *);
 COLD bool bl_slot_short(const struct lease_pool *, const struct shm_root *);
 
+/* pins.c. bl_pins_renew: the file in force into r->pins, or what stands against pins at all. bl_pins_ahead: upkeep. */
+COLD int bl_pins_renew(struct berth_reader *);
+void bl_pins_put(struct pins *);
+void bl_pins_ahead(struct attachment *);
+
 /* connection.c. */
 void bl_connection_init(struct connection *);
 int bl_connection_request(struct connection *, int dir_fd, const char *path, const char *line, size_t len);
 int bl_connection_receive(struct connection *);
 void bl_connection_close(struct connection *);
+void bl_connection_drop_passed(struct connection *);
 
 /* answer.c: the writer's answer line. BERTH_OK for a result, else the code for its error; *gone: the registration is
  * unknown to the writer. */

@@ -104,9 +104,10 @@ static int ask(struct berth *b)
 	else
 		n = snprintf(line, sizeof line,
 			     "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"attach\",\"params\":"
-			     "{\"version\":1,\"pid\":%ld,\"readers\":%u,\"writes\":\"%s\",%s\"fences\":%s,"
+			     "{\"version\":1,\"pid\":%ld,\"readers\":%u,\"writes\":\"%s\",%s%s\"fences\":%s,"
 			     "\"monotonic_ns\":%llu,\"boottime_ns\":%llu}}\n",
-			     (long)getpid(), b->max_readers, writes[b->writes], leases, c->fences ? "true" : "false",
+			     (long)getpid(), b->max_readers, writes[b->writes], leases,
+			     b->cursors == BERTH_CURSORS_PIN ? "\"cursors\":true," : "", c->fences ? "true" : "false",
 			     (unsigned long long)c->monotonic_ns, (unsigned long long)c->boottime_ns);
 	rc = bl_connection_request(c, at->dir_fd, b->path, line, (size_t)n);
 	if (rc == BERTH_OK)
@@ -162,9 +163,12 @@ static int answered(struct berth *b)
 		rc = registered(b);
 	if (rc != BERTH_OK)
 		return rc;
-	if (c->passed >= 0)
-		close(c->passed); /* its mapping stays; nobody else may come to hold the file open */
-	c->passed = -1;
+	if (again && b->now->n_rings) {
+		rc = bl_attachment_doorbell(b->now, c);
+		if (rc != BERTH_OK)
+			return rc;
+	}
+	bl_connection_drop_passed(c); /* the registration's mapping stays; nobody else may come to hold the file open */
 	c->n = 0;
 	c->state = CONN_UP;
 	return BERTH_OK;
@@ -244,6 +248,7 @@ int berth_maintain(struct berth *b)
 	b->inspect_status = inspect(b);
 	link = bl_link_step(b);
 	ahead = bl_mapping_ahead(b->now);
+	bl_pins_ahead(b->now);
 	bl_retired_sweep(b);
 	if (b->inspect_status != BERTH_OK)
 		return b->inspect_status;

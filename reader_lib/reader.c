@@ -156,6 +156,10 @@ static void leave(struct berth_reader *r)
 		atomic_store_explicit(&r->line->in_use, 0,
 				      memory_order_release); /* after the line's last section_exit */
 	}
+	bl_pins_put(r->pins_mapping);
+	r->pins_mapping = NULL;
+	r->pins_generation = PINS_NONE;
+	r->ring = NULL;
 	r->line = &r->own_line;
 	r->pool = NULL;
 	r->at = NULL;
@@ -167,6 +171,22 @@ static struct shm_line *line_of(const struct berth_reader *r, const struct attac
 	size_t i = (size_t)(r - r->owner->readers);
 
 	return (struct shm_line *)((char *)at->reg + at->lines_off + i * at->line_stride);
+}
+
+/* The ring goes on where the reader that had this place before left it. */
+static void join_ring(struct berth_reader *r, const struct attachment *at)
+{
+	uint32_t i = (uint32_t)(r - r->owner->readers), high;
+
+	r->ring = (struct shm_ring *)((char *)at->reg + at->rings_off + (size_t)i * SHM_RING_STRIDE);
+	r->ack = at->acks + i;
+	r->ring_head = atomic_load_explicit(&r->ring->head, memory_order_relaxed);
+	r->ring_done = SHM_ACK_DONE(atomic_load_explicit(r->ack, memory_order_relaxed));
+	atomic_store_explicit(&r->ring->waiting, 0, memory_order_relaxed);
+	high = atomic_load_explicit(&at->reg->rings_high, memory_order_relaxed);
+	while (high <= i && !atomic_compare_exchange_weak_explicit(&at->reg->rings_high, &high, i + 1,
+								   memory_order_relaxed, memory_order_relaxed))
+		;
 }
 
 static void join(struct berth_reader *r, struct attachment *at)
@@ -186,6 +206,8 @@ static void join(struct berth_reader *r, struct attachment *at)
 		atomic_store_explicit(&r->line->in_use, 1, memory_order_release); /* before any section on it */
 	}
 	r->pool = at->pools ? &at->pools[r - b->readers] : NULL;
+	if (at->n_rings)
+		join_ring(r, at);
 	r->at = at;
 }
 
@@ -252,6 +274,9 @@ int berth_reader_open(struct berth *b, struct berth_reader **out)
 		r->line = &r->own_line;
 		r->depth = r->n_held = 0;
 		r->pool = NULL;
+		r->ring = NULL;
+		r->pins_mapping = NULL;
+		r->pins_generation = PINS_NONE;
 		r->at = NULL;
 		set_mapping(r, NULL);
 		atomic_fetch_add_explicit(&b->n_open, 1, memory_order_relaxed);

@@ -8,7 +8,7 @@
 #define BERTH_ERRORS(X) \
 	X(BERTH_OK, 0, 200, "success") \
 	X(BERTH_E_INVAL, -1, 500, "an argument is out of range, or a handle is used in a way that it forbids") \
-	X(BERTH_E_UNKNOWN, -2, 404, "no placement for this partition, and no default; or no such cluster") \
+	X(BERTH_E_UNKNOWN, -2, 404, "no placement for this partition, and no default; or no such cluster, or cursor") \
 	X(BERTH_E_STALE, -3, 409, "the placement changed since it was resolved: resolve again, then retry") \
 	X(BERTH_E_CUTOVER, -4, 409, "writes are held back while the partition changes clusters: retry soon") \
 	X(BERTH_E_FENCED, -5, 503, "this host has lost its right to admit writes: retry elsewhere or later") \
@@ -30,7 +30,8 @@
 	X(BERTH_E_PERMISSION, -17, 500, "not permitted: be a member of group berth") \
 	X(BERTH_E_CLOCK, -18, 500, "this process lives in another time namespace than the writer") \
 	X(BERTH_E_PROTOCOL, -19, 500, "the writer gave an answer that this library does not understand") \
-	X(BERTH_E_REFUSED, -20, 500, "the writer refused to attach this process")
+	X(BERTH_E_REFUSED, -20, 500, "the writer refused to attach this process") \
+	X(BERTH_E_NOT_OWNER, -21, 403, "the cursor belongs to another partition")
 
 enum berth_error {
 #define BERTH_ERROR_ENUM(name, value, http, text) name = value,

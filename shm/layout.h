@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT
- * Every byte that processes share: the files root, table.<generation>, ledger and readers/<slot>.
+ * Every byte that processes share: the files root, table.<generation>, cursors.<generation>, ledger and readers/<slot>.
  * Included by all; holds structs, constants, static asserts. Little-endian machines only.
  *
  *   root       one page, the same inode for the life of the instance
  *   table.<g>  | header 4096 | clusters: u32 each | entries: 64 each | documents: u64 each | tags: 1 each |
  *              | records, up to the end |
- *   ledger     | header 4096 | rows: 64 each | cutovers: 16 each | leases: 32 each |
- *   readers/N  | header 4096 | lines: 128 each | lease arrays: lease_stride each |
+ *   cursors.<g>| header 4096 | buckets: 8 each | slots: 64 each |
+ *   ledger     | header 4096 | rows: 64 each | cutovers: 16 each | leases: 32 each | rings: 16 each | acks: 8 each |
+ *   readers/N  | header 4096 | lines: 128 each | lease arrays: lease_stride each | pin rings: SHM_RING_STRIDE each |
  *
  * Fields are grouped by who writes them. What a reader process writes (readers/N) shares no cache line, and no
  * file, with what all read. All offsets are relative to the start of the file; none is trusted before it was
@@ -25,10 +26,11 @@
 
 #define SHM_ABI 1u
 #define SHM_PAGE 4096u
-#define SHM_MAGIC_ROOT 0x31746f6f72687462ull   /* "bthroot1" */
-#define SHM_MAGIC_TABLE 0x3162617468747265ull  /* "erthtab1" */
-#define SHM_MAGIC_LEDGER 0x3167646c68747265ull /* "erthldg1" */
-#define SHM_MAGIC_READER 0x3172647268747265ull /* "erthrdr1" */
+#define SHM_MAGIC_ROOT 0x31746f6f72687462ull    /* "bthroot1" */
+#define SHM_MAGIC_TABLE 0x3162617468747265ull   /* "erthtab1" */
+#define SHM_MAGIC_CURSORS 0x3163727568747265ull /* "erthurc1" */
+#define SHM_MAGIC_LEDGER 0x3167646c68747265ull  /* "erthldg1" */
+#define SHM_MAGIC_READER 0x3172647268747265ull  /* "erthrdr1" */
 
 /* Limits of ids and placements, and of this layout. */
 #define SHM_KEY_MAX 255u   /* partition id, bytes */
@@ -49,6 +51,11 @@
 #define SHM_LEDGER_LEASES 16384u
 #define SHM_LEASES_MAX 65536u           /* slots of one reader */
 #define SHM_LEASES_TOTAL_MAX (1u << 24) /* slots of one registration: 256 MiB */
+#define SHM_CURSOR_ID_MAX 4096u         /* cursor id, bytes */
+#define SHM_CURSORS_MAX (1u << 24)      /* pins of one instance */
+#define SHM_CHAIN_MAX 64u               /* pins of one bucket */
+#define SHM_RING_ENTRIES 256u           /* of one reader's ring; a power of two */
+#define SHM_LEDGER_ACKS 65536u          /* rings of one instance */
 
 /* ---- root -------------------------------------------------------------------------------------------------- */
 
@@ -217,13 +224,18 @@ struct shm_ledger {
 	uint32_t n_cutovers;
 	_Atomic uint64_t attach_number; /* highest given out */
 	uint32_t n_leases;
-	uint32_t pad0;
+	uint32_t n_acks;
 	/* CLOCK_MONOTONIC, ms; 0: never. What had no row of its own below, or was an array's overflow: counts for every
 	 * partition */
 	_Atomic uint64_t lease_overflow_ms;
 	_Atomic uint64_t lease_overflow_pid;
 	_Atomic uint64_t unbracketed_left_ms; /* when the last process that may write without leases was found gone */
-	uint8_t reserved[SHM_PAGE - 80];
+	uint8_t pad0[48];
+	/* line at 128: loaded after each push into a ring; written by the cursor thread when it goes to sleep and wakes */
+	_Atomic uint32_t cursor_sleeping; /* 1: ring the doorbell */
+	uint32_t pad1;
+	_Atomic uint64_t cursor_doing; /* 1 + the ack of the ring whose entry is being worked on; 0: none */
+	uint8_t reserved[SHM_PAGE - 144];
 };
 static_assert(sizeof(struct shm_ledger) == SHM_PAGE, "the ledger's header is one page");
 
@@ -257,6 +269,32 @@ struct shm_ledger_lease {        /* what a process that is gone has left: of eac
 };
 static_assert(sizeof(struct shm_ledger_lease) == 32, "lease record");
 
+struct shm_ledger_ring {         /* of readers/<index>: where the acknowledgements of its rings are */
+	_Atomic uint64_t attach; /* stored last; another one than the row's: none */
+	_Atomic uint32_t first;  /* of the acks; a multiple of 8, so that no two processes share a line */
+	_Atomic uint32_t n;      /* rings, one for each reader */
+};
+static_assert(sizeof(struct shm_ledger_ring) == 16, "ring record");
+
+#define SHM_LEDGER_RINGS_OFF \
+	(SHM_PAGE + SHM_LEDGER_ROWS * sizeof(struct shm_ledger_row) + \
+	 SHM_LEDGER_CUTOVERS * sizeof(struct shm_ledger_cutover) + \
+	 SHM_LEDGER_LEASES * sizeof(struct shm_ledger_lease))
+#define SHM_LEDGER_ACKS_OFF (SHM_LEDGER_RINGS_OFF + SHM_LEDGER_ROWS * sizeof(struct shm_ledger_ring))
+#define SHM_LEDGER_SIZE (SHM_LEDGER_ACKS_OFF + SHM_LEDGER_ACKS * sizeof(uint64_t))
+
+/* An ack, u64: entries done, ever, of one ring << 8 | enum shm_pin_result of the last of them. Its low half is a futex. */
+#define SHM_ACK(done, result) ((uint64_t)(done) << 8 | (uint64_t)(result))
+#define SHM_ACK_DONE(ack) ((ack) >> 8)
+#define SHM_ACK_RESULT(ack) ((unsigned)(ack)&0xffu)
+enum shm_pin_result {
+	SHM_PIN_OK = 0,
+	SHM_PIN_NOT_OWNER = 1,  /* another partition's cursor */
+	SHM_PIN_UNKNOWN = 2,    /* release: no such pin */
+	SHM_PIN_NO_CLUSTER = 3, /* pin: no such cluster */
+	SHM_PIN_INVALID = 4     /* what no library sends */
+};
+
 /* ---- readers/<slot> ---------------------------------------------------------------------------------------- */
 
 enum shm_writes { SHM_WRITES_NONE = 0, SHM_WRITES_BRACKETED = 1, SHM_WRITES_UNBRACKETED = 2 };
@@ -282,7 +320,13 @@ struct shm_registration {
 	/* written by the reader process */
 	_Atomic uint32_t fences;      /* 1: its readers fence for themselves, membarrier was refused */
 	_Atomic uint32_t unbracketed; /* sticky: stored before the word is loaded in berth_admit */
-	uint8_t reserved[SHM_PAGE - 104];
+	/* by the writer again */
+	uint64_t rings_off;
+	uint32_t n_rings;   /* one for each reader; 0: it pins no cursors */
+	uint32_t first_ack; /* of ring 0, in the ledger */
+	/* written by the reader process */
+	_Atomic uint32_t rings_high; /* rings below it have been in use; stored before the first push */
+	uint8_t reserved[SHM_PAGE - 124];
 };
 static_assert(sizeof(struct shm_registration) == SHM_PAGE, "a registration's header is one page");
 
@@ -314,6 +358,88 @@ static_assert(sizeof(struct shm_lease) == 16, "four slots a cache line");
 #define SHM_LEASE_STRIDE(n_leases) \
 	((uint32_t)((sizeof(struct shm_leases) + (n_leases) * sizeof(struct shm_lease) + 127u) & ~127u))
 
+/* One reader's ring of requests to the cursor thread: its own thread is the one producer. Header, then entries. */
+struct shm_ring {
+	_Atomic uint64_t head;    /* entries pushed, ever: stored last (release) */
+	_Atomic uint32_t waiting; /* 1: its reader sleeps until the ack changes (futex) */
+	uint8_t pad[116];
+};
+static_assert(sizeof(struct shm_ring) == 128, "entries start on a pair of cache lines");
+
+enum shm_pin_op { SHM_OP_PIN = 1, SHM_OP_RELEASE = 2 };
+struct shm_ring_entry {
+	_Atomic uint64_t hash[2]; /* of the cursor id */
+	_Atomic uint64_t owner;   /* hash of the partition */
+	_Atomic uint64_t expiry;  /* pin: CLOCK_BOOTTIME in ms, absolute, so that doing it twice changes nothing */
+	_Atomic uint32_t op;      /* enum shm_pin_op */
+	_Atomic uint32_t cluster;
+	uint8_t pad[24];
+};
+static_assert(sizeof(struct shm_ring_entry) == 64, "an entry is a cache line");
+#define SHM_RING_STRIDE ((uint32_t)(sizeof(struct shm_ring) + SHM_RING_ENTRIES * sizeof(struct shm_ring_entry)))
+
+/* ---- cursors.<generation> ---------------------------------------------------------------------------------- */
+
+/* Random numbers, written once, that ids and owners are hashed with (cursor_hash.h). */
+#define SHM_CURSOR_WORDS 32u /* 64-bit words of a block: 256 bytes */
+struct shm_cursor_key {      /* for one 64-bit result: constant, length, words; 128-bit numbers, low half first */
+	uint64_t a[2 + SHM_CURSOR_WORDS][2];
+};
+struct shm_cursor_keys {
+	struct shm_cursor_key block[2]; /* the two halves of an id's hash */
+	struct shm_cursor_key tree[2];  /* of ids longer than a block */
+	struct shm_cursor_key owner;
+};
+
+struct shm_cursors {
+	/* written before root names the file, never after */
+	uint64_t magic;
+	uint32_t abi;
+	uint32_t fingerprint;
+	uint8_t uuid[16]; /* of root */
+	uint32_t generation;
+	uint32_t capacity;  /* slots */
+	uint32_t n_buckets; /* a power of two, not below capacity */
+	uint32_t check;     /* of this line and the keys (cursor_header_check): with damaged keys, ids could meet */
+	uint64_t size;      /* of the file */
+	uint64_t buckets_off;
+	uint64_t slots_off;
+	uint8_t pad1[56];
+	/* line at 128: written at each start of a writer */
+	_Atomic uint64_t ttl_ms;      /* of pins that name none */
+	_Atomic uint64_t owner_share; /* pins that one owner may have; 0: as many as there is room for */
+	uint8_t pad2[48];
+	/* line at 192: written by each change */
+	_Atomic uint64_t changes; /* number of the last change of a slot: stored before the slot carries it */
+	_Atomic uint64_t n_live;  /* pins, those included that have expired and were not swept yet */
+	_Atomic uint64_t n_pinned, n_refreshed, n_released, n_expired, n_evicted;
+	_Atomic uint64_t n_refused; /* not-owner, no such cluster, garbage */
+	struct shm_cursor_keys keys;
+	uint8_t reserved[SHM_PAGE - 256 - sizeof(struct shm_cursor_keys)];
+};
+static_assert(sizeof(struct shm_cursors) == SHM_PAGE, "the header is one page");
+static_assert(offsetof(struct shm_cursors, ttl_ms) == 128 && offsetof(struct shm_cursors, changes) == 192, "lines");
+
+/* Bucket, u64: version:32 | 1 + first slot of its chain:32 (0: none). The version counts the changes of the chain. */
+#define SHM_BUCKET(version, first) ((uint64_t)(version) << 32 | (uint32_t)(first))
+#define SHM_BUCKET_VERSION(b) ((uint32_t)((b) >> 32))
+#define SHM_BUCKET_FIRST(b) ((uint32_t)(b))
+
+/* One pin: one cache line. cursor.h says how it is read and changed. */
+struct shm_cursor {
+	_Atomic uint64_t
+		version; /* number of the change that made it, never used again; 0: free, or just being changed */
+	_Atomic uint64_t hash[2]; /* of the cursor id */
+	_Atomic uint64_t owner;   /* hash of the partition */
+	_Atomic uint64_t word;    /* cluster:16 | expiry:48, ms of CLOCK_BOOTTIME */
+	_Atomic uint32_t next;    /* 1 + next slot of the chain; 0: the last */
+	uint32_t pad0;
+	/* not for readers */
+	_Atomic uint64_t order;     /* number of the change that pinned it last: the lowest is the oldest */
+	_Atomic uint64_t pinned_ms; /* CLOCK_BOOTTIME of the writer then; for people */
+};
+static_assert(sizeof(struct shm_cursor) == 64, "a pin is one cache line");
+
 /* Of sizes and offsets, so that two builds that disagree about the bytes never meet. */
 #define SHM_FP_(h, x) (((h) ^ (uint32_t)(x)) * 0x01000193u)
 #define SHM_FINGERPRINT \
@@ -328,6 +454,7 @@ static_assert(sizeof(struct shm_lease) == 16, "four slots a cache line");
 				sizeof(struct shm_line)), \
 			offsetof(struct shm_registration, unbracketed)), \
 		sizeof(struct shm_ledger_cutover) ^ sizeof(struct shm_ledger_lease) << 8 ^ \
-			sizeof(struct shm_lease) << 16)
+			sizeof(struct shm_lease) << 16 ^ sizeof(struct shm_cursor) << 20 ^ SHM_RING_STRIDE << 10 ^ \
+			sizeof(struct shm_cursor_keys))
 
 #endif

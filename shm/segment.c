@@ -199,6 +199,53 @@ int seg_table_check(const void *base, size_t size, const uint8_t uuid[16], struc
 	return BERTH_OK;
 }
 
+int seg_ledger_map(int dir_fd, const struct shm_root *root, const struct shm_ledger **out)
+{
+	const struct shm_ledger *l = MAP_FAILED;
+	uid_t owner;
+	off_t size;
+	int rc = dir_owner(dir_fd, &owner), fd;
+
+	if (rc != BERTH_OK)
+		return rc;
+	fd = openat(dir_fd, SEG_LEDGER, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return open_error();
+	rc = seg_file_trusted(fd, owner, &size);
+	if (rc == BERTH_OK && size < (off_t)SHM_LEDGER_SIZE)
+		rc = BERTH_E_CORRUPT;
+	if (rc == BERTH_OK) {
+		l = mmap(NULL, SHM_LEDGER_SIZE, PROT_READ, MAP_SHARED, fd, 0);
+		if (l == MAP_FAILED)
+			rc = BERTH_E_SYSTEM;
+	}
+	close(fd);
+	if (rc != BERTH_OK)
+		return rc;
+	if (l->magic == SHM_MAGIC_LEDGER && (l->abi != SHM_ABI || l->fingerprint != SHM_FINGERPRINT))
+		rc = BERTH_E_ABI;
+	else if (l->magic != SHM_MAGIC_LEDGER || memcmp(l->uuid, root->uuid, sizeof l->uuid) != 0 ||
+		 l->n_acks != SHM_LEDGER_ACKS)
+		rc = BERTH_E_CORRUPT;
+	if (rc == BERTH_OK)
+		*out = l;
+	else
+		munmap((void *)(uintptr_t)l, SHM_LEDGER_SIZE);
+	return rc;
+}
+
+void seg_ledger_unmap(const struct shm_ledger **l)
+{
+	if (*l)
+		munmap((void *)(uintptr_t)*l, SHM_LEDGER_SIZE);
+	*l = NULL;
+}
+
+const _Atomic uint64_t *seg_ledger_acks(const struct shm_ledger *l)
+{
+	return (const _Atomic uint64_t *)((const char *)l + SHM_LEDGER_ACKS_OFF);
+}
+
 int seg_tables_open(int dir_fd, int *tables_fd)
 {
 	struct stat st;

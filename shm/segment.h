@@ -17,6 +17,8 @@
 #define SEG_INSTANCE "default"
 #define SEG_SOCKET "berth.sock"       /* attach and look */
 #define SEG_ADMIN_SOCKET "admin.sock" /* change */
+#define SEG_LEDGER "ledger"
+#define SEG_CURSORS "cursors." /* and the generation, in the directory of the tables */
 #define SEG_READERS "readers"
 #define SEG_TABLES "tables" /* a directory, or a symbolic link to one (--table-dir) */
 
@@ -48,6 +50,12 @@ int seg_file_trusted(int fd, uid_t dir_owner, off_t *size);
 /* Maps root read-only. BERTH_E_NO_INSTANCE while it is not complete (magic is stored last). */
 int seg_root_map(int dir_fd, const struct shm_root **);
 void seg_root_unmap(const struct shm_root **);
+
+/* Maps the ledger read-only: for the acks of pins, and for the tool. BERTH_E_NO_INSTANCE, BERTH_E_CORRUPT (or not this
+ * root's), BERTH_E_ABI, BERTH_E_UNSAFE, BERTH_E_PERMISSION, BERTH_E_SYSTEM. */
+int seg_ledger_map(int dir_fd, const struct shm_root *, const struct shm_ledger **);
+void seg_ledger_unmap(const struct shm_ledger **);
+const _Atomic uint64_t *seg_ledger_acks(const struct shm_ledger *); /* SHM_LEDGER_ACKS of them */
 
 /* Opens the directory of the tables, to be kept for seg_table_map. It and its files may be read by all: the instance's
  * own directory keeps others out, and a process that is in keeps its way to later generations after it has dropped its

@@ -115,9 +115,10 @@ static void a_shape_that_cannot_be_is_refused(void **state)
 	int fd;
 
 	for (unsigned i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
-		assert_code(registry_attach(registry, &peer, shapes[i].readers, shapes[i].leases, shapes[i].writes,
-					    false, &fd, &slot, &attach, &p->r),
-			    R_INVALID);
+		const struct registry_wish wish = {
+			.n_readers = shapes[i].readers, .n_leases = shapes[i].leases, .writes = shapes[i].writes};
+
+		assert_code(registry_attach(registry, &peer, &wish, &fd, &slot, &attach, &p->r), R_INVALID);
 		assert_string_equal(p->r.path, shapes[i].path);
 	}
 	assert_int_equal(registry_count(registry), 0);

@@ -104,6 +104,8 @@ static void the_pages_show_the_numbers_of_status(void **state)
 
 		if (json_is_string(value))
 			snprintf(name, sizeof(name), "%s=\"%s\"", key, json_string_value(value));
+		else if (json_is_object(value)) /* cursors */
+			snprintf(name, sizeof(name), "\nberth_cursor_pins 0\n");
 		else
 			snprintf(name, sizeof(name), "\nberth_%s", key);
 		if (!strstr(response, name))

@@ -324,7 +324,7 @@ static void too_little_room_is_said_at_the_first_start(void **state)
 static void a_start_that_found_no_room_leaves_the_way_free_for_the_next(void **state)
 {
 	(void)state;
-	NEEDS_ROOM(700);
+	NEEDS_ROOM(1276);
 	assert_int_equal(daemon_start_refused(d, NULL), 1);
 	assert_int_equal(daemon_start_refused(d, NULL), 1);
 	resize_room(4096);
@@ -341,7 +341,7 @@ static void a_table_that_cannot_grow_says_full_and_keeps_what_it_has(void **stat
 	unsigned n = 10, more;
 
 	(void)state;
-	NEEDS_ROOM(1600);
+	NEEDS_ROOM(2176);
 	start_with(n);
 	wire_open(&w, d, WIRE_ADMIN);
 	for (;; n++) {
@@ -398,7 +398,7 @@ static void a_document_that_does_not_fit_is_refused_whole(void **state)
 	FILE *f;
 
 	(void)state;
-	NEEDS_ROOM(1600);
+	NEEDS_ROOM(2176);
 	start_with(10);
 	snprintf(path, sizeof path, "%s/document", d->home);
 	f = fopen(path, "w");

@@ -41,6 +41,9 @@ static const struct {
 	{"bulk", {"acme: cluster 1\n", "globex: cluster 2\n"}},
 	{"admit", {"acme: the write may go to cluster 1\n", "globex: the write may go to cluster 2\n"}},
 	{"write", {"acme: written to cluster 1\n", "globex: written to cluster 2\n"}},
+	{"cursor",
+	 {"acme: the next page of scroll-of-acme comes from cluster 1\n",
+	  "globex: the next page of scroll-of-globex comes from cluster 2\n"}},
 	{"maintain", {"acme: cluster 1, epoch 1; daemon: success\n"}},
 };
 

@@ -72,6 +72,7 @@ struct wire {
 	int fd;
 	unsigned id; /* of the last request */
 	int passed;  /* descriptor that came with the last line; the test's to close; -1: none */
+	int bell;    /* the one after it, likewise: of a registration with pin rings */
 	char *in;
 	size_t len, size;
 };

@@ -336,7 +336,7 @@ int hostile_ask(void *arg)
 		fprintf(stderr, "attach answers %d (%s), not %d\n", rc, berth_strerror(rc), plan->expected);
 		return NONSENSE + 1;
 	}
-	if (rc > 0 || rc < BERTH_E_REFUSED || (rc == BERTH_OK) != (b != NULL))
+	if (rc > 0 || rc < BERTH_E_NOT_OWNER || (rc == BERTH_OK) != (b != NULL))
 		return NONSENSE + 2;
 	if (rc != BERTH_OK)
 		return 0;

@@ -3,7 +3,8 @@
  *   sleep=MS      waits before it answers             status=N  answers so (default 200)
  *   drop          closes without an answer            cut       closes in the middle of its answer
  *   first-…       a word that holds for the first attempt only of a request (told by its X-Id)
- *   big=BYTES     so long an answer                   empty     204 */
+ *   big=BYTES     so long an answer                   empty     204
+ *   node          answers as a node of OpenSearch does, with scrolls and points in time: proxy_node.lua */
 #include "proxy_place.h"
 
 #include <arpa/inet.h>
@@ -23,13 +24,14 @@
 #define CONF "reader_lib/lua/nginx.conf"
 #define MODULES "load_module /usr/lib/nginx/modules/ndk_http_module.so;\nload_module " MODULE ";\n"
 
-static const char *const ways[WAYS] = {"header", "path", "strip", "retry", "redirect", "finish", "forget"};
+static const char *const ways[WAYS] = {"header", "path",   "strip", "retry", "redirect",
+				       "finish", "forget", "deaf",  "blind"};
 
 static const char nodes_conf[] =
-	"user root;\nworker_processes 1;\nerror_log nodes.log info;\npid nodes.pid;\nenv BERTH_LIBRARY;\n" MODULES
-	"events { worker_connections 4096; }\n"
+	"user root;\nworker_processes 1;\nerror_log nodes.log info;\npid nodes.pid;\nenv BERTH_LIBRARY;\n"
+	"env BERTH_SEAL_LIBRARY;\n" MODULES "events { worker_connections 4096; }\n"
 	"http {\n"
-	"access_log off;\nlua_package_path \"%s/reader_lib/lua/?.lua;;\";\nlua_shared_dict seen 1m;\n"
+	"access_log off;\nlua_package_path \"%s/reader_lib/lua/?.lua;%s/tests/?.lua;;\";\nlua_shared_dict seen 1m;\n"
 	"client_body_temp_path nodes_body;\nproxy_temp_path nodes_proxy;\nfastcgi_temp_path nodes_fastcgi;\n"
 	"uwsgi_temp_path nodes_uwsgi;\nscgi_temp_path nodes_scgi;\nclient_max_body_size 100m;\n"
 	"server {\n"
@@ -39,7 +41,7 @@ static const char nodes_conf[] =
 	"  for name, field in ngx.req.get_body_data():gmatch('(%%S+) (%%S+)\\n') do\n"
 	"    ngx.say(name, ' ', field, ' ', ffi.offsetof('struct ' .. name, field)) end } }\n"
 	"location = /errors { content_by_lua_block { local berth = require 'berth'\n"
-	"  for code = 0, -20, -1 do local row = berth.errors[code]\n"
+	"  for code = 0, -21, -1 do local row = berth.errors[code]\n"
 	"    ngx.say(row.name, ' ', code, ' ', row.http, ' ', berth[row.name:sub(7)]) end } }\n"
 	"location = /lookup { content_by_lua_block { local berth = require 'berth'\n"
 	"  local b = assert(berth.attach('%s', {writes = 'unbracketed'}))\n"
@@ -54,9 +56,11 @@ static const char nodes_conf[] =
 	"    ngx.say('end ', (select(2, b:write_end(w, berth.DONE))))\n"
 	"  end\n"
 	"  ngx.say('maintain ', b:maintain(), ' close ', b:close()) } }\n"
+	"location /berth/ { content_by_lua_block { require('proxy_node').call('%s') } }\n"
 	"location / { content_by_lua_block {\n"
 	"  ngx.req.read_body()\n"
 	"  local act, id = ngx.var.http_x_do or '', ngx.var.http_x_id\n"
+	"  if act:find('^node') then return require('proxy_node').serve(act) end\n"
 	"  local again = id and not ngx.shared.seen:add(id, 1)\n"
 	"  local big, cut = 0, false\n"
 	"  for word, number in act:gmatch('([%%a-]+)=?(%%d*)') do\n"
@@ -129,6 +133,10 @@ static char *server_for(const struct proxy_place *p, const char *block, size_t l
 	else if (way == WAY_FORGET)
 		text = swap(text, "\t\tlocation / {",
 			    "\t\tlocation / { body_filter_by_lua_block { } log_by_lua_block { }");
+	else if (way == WAY_DEAF)
+		text = swap(text, "\t\tlocation / {", "\t\tlocation / { header_filter_by_lua_block { }");
+	else if (way == WAY_BLIND)
+		text = swap(text, "\t\tlocation / {", "\t\tlocation / { body_filter_by_lua_block { }");
 	else if (way == WAY_REDIRECT) {
 		text = swap(text, "proxy_next_upstream off;",
 			    "proxy_intercept_errors on; error_page 502 503 504 /sorry; error_page 500 = @other;");
@@ -151,6 +159,8 @@ static void write_proxy_conf(const struct proxy_place *p)
 	text = swap(text, "# lua_package_path \"/opt/berth/share/lua/5.1/?.lua;;\";", line);
 	snprintf(line, sizeof(line), "tries = 2, instance = \"%s\"", p->d.dir);
 	text = swap(text, "instance = \"/dev/shm/berth/default\"", line);
+	if (p->cursors)
+		text = swap(text, "cursors = \"off\",", p->cursors);
 	block = strstr(text, "\tserver {\n");
 	end = block ? strstr(block, "\n\t}\n") : NULL;
 	assert_non_null(end);
@@ -193,7 +203,8 @@ static void write_nodes_conf(struct proxy_place *p)
 		p->ports[i] = free_port(&fds[i]);
 	for (int i = 0; i < 4; i++)
 		close(fds[i]);
-	assert_true(asprintf(&text, nodes_conf, top, p->ports[0], p->ports[1], p->ports[2], p->d.dir) > 0);
+	assert_true(asprintf(&text, nodes_conf, top, top, p->ports[0], p->ports[1], p->ports[2], p->d.dir, p->d.dir) >
+		    0);
 	daemon_file(&p->d, "nodes.conf", text, path);
 	free(text);
 }
@@ -211,26 +222,29 @@ const char *proxy_missing(void)
 	return NULL;
 }
 
+static void name_library(const char *variable, const char *file)
+{
+	const char *path = daemon_program(file);
+	char top[500], library[600];
+
+	assert_non_null(getcwd(top, sizeof(top)));
+	snprintf(library, sizeof(library), "%s%s%s", path[0] == '/' ? "" : top, path[0] == '/' ? "" : "/", path);
+	setenv(variable, library, 1);
+}
+
 /* The master in the foreground; a SIGTERM, which it gets too when the test dies, ends its workers. */
 static pid_t start_nginx(const struct proxy_place *p, const char *conf)
 {
 	pid_t parent = getpid(), pid;
-	char library[600];
 
 	fflush(NULL);
-	snprintf(library, sizeof(library), "%s", daemon_program("libberth.so"));
-	if (library[0] != '/') {
-		char top[500];
-
-		assert_non_null(getcwd(top, sizeof(top)));
-		snprintf(library, sizeof(library), "%s/%s", top, daemon_program("libberth.so"));
-	}
 	pid = fork();
 	if (pid == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGTERM);
 		if (getppid() != parent)
 			_exit(127);
-		setenv("BERTH_LIBRARY", library, 1);
+		name_library("BERTH_LIBRARY", "libberth.so");
+		name_library("BERTH_SEAL_LIBRARY", "libberth-seal.so");
 		execl(NGINX, NGINX, "-p", p->d.home, "-c", conf, "-g", "daemon off;", (char *)NULL);
 		_exit(127);
 	}
@@ -284,9 +298,9 @@ void proxy_start(struct proxy_place *p)
 	char endpoint[64], id[8];
 
 	p->proxy = p->nodes = 0;
+	p->cursors = NULL;
 	daemon_make(&p->d, "memory");
 	write_nodes_conf(p);
-	write_proxy_conf(p);
 	daemon_start(&p->d, "--barrier-ms", "5000", NULL);
 	for (unsigned i = 0; i < 4; i++) {
 		snprintf(id, sizeof(id), "c%u", i + 1);
@@ -306,6 +320,7 @@ void proxy_again(struct proxy_place *p)
 {
 	uint64_t deadline = 0;
 
+	write_proxy_conf(p);
 	p->proxy = start_nginx(p, "proxy.conf");
 	while (within(&deadline)) {
 		pid_t workers[8];

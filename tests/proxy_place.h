@@ -15,6 +15,8 @@ enum proxy_way {
 	WAY_REDIRECT, /* 502..504 are answered by a page of nginx, 500 is sent on to globex */
 	WAY_FINISH,   /* a client that goes away does not end the request */
 	WAY_FORGET,   /* set up wrongly: a log_by_lua and a body_filter_by_lua of its own */
+	WAY_DEAF,     /* set up wrongly: a header_filter_by_lua of its own */
+	WAY_BLIND,    /* set up wrongly: a body_filter_by_lua of its own */
 	WAYS
 };
 
@@ -22,6 +24,7 @@ struct proxy_place {
 	struct daemon d;
 	unsigned ports[4]; /* of the nodes of c1..c3; c4: where nobody listens */
 	pid_t proxy, nodes;
+	const char *cursors; /* what setup's line about cursors says instead; NULL: as the file has it */
 };
 
 /* A line of the reason when this machine has no nginx that can do it, or the tests run elsewhere; else NULL. */
@@ -30,7 +33,7 @@ const char *proxy_missing(void);
 void proxy_start(struct proxy_place *);
 /* Ends and removes it all; may be called in any state. */
 void proxy_end(struct proxy_place *);
-/* Ends the proxy with SIGTERM; and starts it again. */
+/* Ends the proxy with SIGTERM; and starts it again, with `cursors` as it is now. */
 void proxy_stop(struct proxy_place *);
 void proxy_again(struct proxy_place *);
 /* The proxy's error log, to be freed. */

@@ -236,7 +236,13 @@ static int registration(struct reader_place *p, enum answers how, const char *re
 {
 	struct registry_peer peer = {.pid = getpid(), .uid = getuid(), .pidfd = -1};
 	const char *readers = strstr(request, "\"readers\":"), *leases = strstr(request, "\"leases\":");
-	bool fences = strstr(request, "\"fences\":true") != NULL, none = strstr(request, "\"none\"") != NULL;
+	bool none = strstr(request, "\"none\"") != NULL;
+	struct registry_wish wish = {.n_leases = leases ? (uint32_t)strtoul(leases + 9, NULL, 10) : 0,
+				     .writes = none     ? SHM_WRITES_NONE
+					       : leases ? SHM_WRITES_BRACKETED
+							: SHM_WRITES_UNBRACKETED,
+				     .fences = strstr(request, "\"fences\":true") != NULL,
+				     .cursors = strstr(request, "\"cursors\":true") != NULL};
 	struct shm_registration *r;
 	struct refusal why;
 	struct stat st;
@@ -244,14 +250,10 @@ static int registration(struct reader_place *p, enum answers how, const char *re
 	uint64_t attach;
 	int fd = -1;
 
-	if (!readers ||
-	    registry_attach(table_registry(p->table), &peer, (uint32_t)strtoul(readers + 10, NULL, 10),
-			    leases ? (uint32_t)strtoul(leases + 9, NULL, 10) : 0,
-			    none     ? SHM_WRITES_NONE
-			    : leases ? SHM_WRITES_BRACKETED
-				     : SHM_WRITES_UNBRACKETED,
-			    fences, &fd, &slot, &attach, &why) ||
-	    fstat(fd, &st) != 0)
+	if (!readers)
+		abort();
+	wish.n_readers = (uint32_t)strtoul(readers + 10, NULL, 10);
+	if (registry_attach(table_registry(p->table), &peer, &wish, &fd, &slot, &attach, &why) || fstat(fd, &st) != 0)
 		abort();
 	r = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (r == MAP_FAILED)

@@ -17,7 +17,7 @@ void wire_open(struct wire *w, const struct daemon *d, enum wire_socket which)
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 
 	memset(w, 0, sizeof(*w));
-	w->passed = -1;
+	w->passed = w->bell = -1;
 	snprintf(address.sun_path, sizeof(address.sun_path), "%s/%s", d->dir,
 		 which == WIRE_ADMIN ? "admin.sock" : "berth.sock");
 	w->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -85,7 +85,7 @@ static int receive(struct wire *w)
 {
 	union {
 		struct cmsghdr header;
-		char bytes[CMSG_SPACE(sizeof(int))];
+		char bytes[CMSG_SPACE(2 * sizeof(int))];
 	} control;
 	struct iovec part;
 	struct msghdr m = {
@@ -105,8 +105,11 @@ static int receive(struct wire *w)
 	if (n <= 0)
 		return 0;
 	h = CMSG_FIRSTHDR(&m);
-	if (h && h->cmsg_type == SCM_RIGHTS)
+	if (h && h->cmsg_type == SCM_RIGHTS) {
 		memcpy(&w->passed, CMSG_DATA(h), sizeof(int));
+		if (h->cmsg_len >= CMSG_LEN(2 * sizeof(int)))
+			memcpy(&w->bell, CMSG_DATA(h) + sizeof(int), sizeof(int));
+	}
 	w->len += (size_t)n;
 	return 1;
 }

@@ -145,15 +145,17 @@ static int check_options(const struct command *c, const struct arguments *a)
 
 static int check_operand(const struct command *c, const struct line *line, size_t used, struct arguments *a)
 {
-	size_t n = line->n_words - used;
+	size_t n = line->n_words - used, most = c->second ? 2 : c->operand ? 1 : 0;
 
 	if (c->operand && n)
 		a->operand = line->words[used];
 	else if (c->operand && c->operand[0] != '[')
 		return wrong(c, "`%s` needs %s", c->name, c->operand);
-	if (n > (c->operand ? 1u : 0u))
+	if (c->second && n > 1)
+		a->second = line->words[used + 1];
+	if (n > most)
 		return wrong(c, "`%s` does not know what to do with %s: quote what belongs together", c->name,
-			     line->words[used + (c->operand ? 1u : 0u)]);
+			     line->words[used + most]);
 	return EXIT_DONE;
 }
 

@@ -63,7 +63,7 @@ const struct command commands[] = {
 	},
 	{
 		.name = "verify",
-		.help = "Check every byte of root, table and ledger.",
+		.help = "Check every byte of root, table, ledger and pins.",
 		.more = "Works without a daemon, and on a copy of the directory (--dir). Prints each fault with its "
 			"place and "
 			"value. Exit code 4 when there is one.",
@@ -222,6 +222,80 @@ const struct command commands[] = {
 		.help = "List the last changes, of one partition or of all, newest first.",
 		.example = "berth history acme --limit 20",
 		.run = history_show,
+	},
+	{
+		.name = "cursors",
+		.optional = OPT(CLUSTER) | OPT(OWNER) | OPT(LIMIT),
+		.help = "Say how many cursors are pinned, to which clusters, and by whom.",
+		.more = "Works without a daemon. A pin whose time is over is none; those not swept yet are counted "
+			"apart. The counters of what was pinned, expired, evicted and so on are those of the "
+			"instance since its first pin, whatever --cluster and --owner leave of the rest.",
+		.example = "berth cursors --limit 3",
+		.run = cursors_show,
+	},
+	{
+		.name = "pin",
+		.operand = "ID",
+		.required = OPT(CLUSTER) | OPT(OWNER),
+		.optional = OPT(TTL_MS),
+		.help = "Pin a cursor id to the cluster that made it; `-` reads the id from standard input.",
+		.more = "As a proxy does when a cluster has answered with a cursor; again, it gets the new time and "
+			"cluster. Standard input is taken byte for byte, a newline at its end included. Returns when "
+			"every proxy sees it, waiting a second at most.",
+		.example = "berth pin FGluY2x1ZGVf --cluster c1 --owner acme --ttl-ms 60000",
+		.run = pin_pin,
+	},
+	{
+		.name = "resolve",
+		.operand = "ID",
+		.required = OPT(OWNER),
+		.help = "Say which cluster a cursor id is pinned to; `-` reads the id from standard input.",
+		.more = "What a proxy is told that continues it. Works without a daemon. Exit code 1 when it is not "
+			"pinned, or by another partition.",
+		.example = "berth resolve FGluY2x1ZGVf --owner acme",
+		.run = pin_resolve,
+	},
+	{
+		.name = "release",
+		.operand = "ID",
+		.required = OPT(OWNER),
+		.help = "End the pin of a cursor id; `-` reads the id from standard input.",
+		.more = "The cursor on its cluster is left alone.",
+		.example = "berth release FGluY2x1ZGVf --owner acme",
+		.run = pin_release,
+	},
+	{
+		.name = "seal keygen",
+		.operand = "FILE",
+		.help = "Make a key file for sealed cursors, with one key.",
+		.more = "Run by root, where there is a group berth, that group may read it: mode 640; else only its "
+			"owner may. A file that is there is left alone. Needs no daemon.",
+		.example = "berth seal keygen /etc/berth/seal.keys",
+		.run = seal_keygen,
+	},
+	{
+		.name = "seal rotate",
+		.operand = "FILE",
+		.optional = OPT(AFTER) | OPT(KEEP),
+		.help = "Add a key to a key file; proxies notice by themselves.",
+		.more = "It seals from --after on, and opens at once: copy the file to every host before then. "
+			"Envelopes of a key that --keep drops are refused from then on, so drop none that a client "
+			"may still hold. A key that is known to others goes at once with --after 0 --keep 1. Needs no "
+			"daemon.",
+		.example = "berth seal rotate /etc/berth/seal.keys --after 600 --keep 3",
+		.run = seal_rotate,
+	},
+	{
+		.name = "seal inspect",
+		.operand = "FILE",
+		.second = "[ENVELOPE]",
+		.optional = OPT(PARTITION),
+		.help = "List the keys of a key file, or say what is in an envelope.",
+		.more = "Never prints a secret. With an envelope: its key, cluster, partition and upstream id, and "
+			"whether a key of the file has sealed it; with --partition also whether it opens for that "
+			"partition. Exit code 1 when it does not open. Needs no daemon.",
+		.example = "berth seal inspect /etc/berth/seal.keys \"$SCROLL_ID\" --partition acme",
+		.run = seal_inspect,
 	},
 	{
 		.name = "completion",

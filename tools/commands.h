@@ -16,7 +16,7 @@
 	X(OPT_VERSION, "version", NULL, "print the version and exit") \
 	X(OPT_ENDPOINT, "endpoint", "URL", "address of the cluster, http:// or https://; \"\" for none") \
 	X(OPT_MODE, "mode", "MODE", "dedicated-cluster, dedicated-index or shared-index") \
-	X(OPT_CLUSTER, "cluster", "ID", "the cluster where the data lives") \
+	X(OPT_CLUSTER, "cluster", "ID", "the cluster where the data lives; of a cursor: that made it") \
 	X(OPT_TO, "to", "CLUSTER", "the cluster to move to") \
 	X(OPT_INDEX, "index", "NAME", \
 	  "the index; of a migration, left out: as it is; else needed but for dedicated-cluster") \
@@ -27,7 +27,12 @@
 	X(OPT_OVERRIDE, "override", NULL, "apply the document also where commands or migrations changed a partition") \
 	X(OPT_COPY, "copy", "CMD", "shell command that copies the data, run before the cutover") \
 	X(OPT_MAX_BLACKOUT, "max-blackout", "MS", "undo the migration when writes are held back for longer") \
-	X(OPT_LIMIT, "limit", "N", "at most so many lines, 1 to 10000 (100)")
+	X(OPT_LIMIT, "limit", "N", "at most so many lines, 1 to 10000 (100; of owners 10)") \
+	X(OPT_OWNER, "owner", "P", "the partition whose cursor it is") \
+	X(OPT_TTL_MS, "ttl-ms", "MS", "how long the pin holds, 1 to 4294967295 (the daemon's --cursor-ttl-ms)") \
+	X(OPT_AFTER, "after", "SECONDS", "when the new key begins to seal, 0 to 31536000 from now (300)") \
+	X(OPT_KEEP, "keep", "N", "keep the N newest keys, 1 to 64, the new one counted; else all are kept") \
+	X(OPT_PARTITION, "partition", "P", "the partition for which the envelope is to be opened")
 enum option {
 #define OPTION_ENUM(e, name, value, help) e,
 	OPTIONS(OPTION_ENUM)
@@ -49,11 +54,13 @@ struct arguments {
 	const char **inject; /* every --inject in the order given */
 	size_t n_inject;
 	const char *operand; /* NULL: none given */
+	const char *second;  /* operand; NULL: none given */
 };
 
 struct command {
 	const char *name;    /* one or two words */
 	const char *operand; /* placeholder; "[P]" when it may be left out; NULL: takes none */
+	const char *second;  /* of a second operand, which may be left out; NULL: takes none */
 	unsigned required, optional;
 	const char *help;    /* a sentence */
 	const char *more;    /* what else there is to know; NULL: nothing */
@@ -102,5 +109,12 @@ int migrate_complete(struct tool *, const struct arguments *);
 int migrate_abort(struct tool *, const struct arguments *);
 int migrate_status(struct tool *, const struct arguments *);
 int migrate_run(struct tool *, const struct arguments *);
+int cursors_show(struct tool *, const struct arguments *);
+int pin_pin(struct tool *, const struct arguments *);
+int pin_resolve(struct tool *, const struct arguments *);
+int pin_release(struct tool *, const struct arguments *);
+int seal_keygen(struct tool *, const struct arguments *);
+int seal_rotate(struct tool *, const struct arguments *);
+int seal_inspect(struct tool *, const struct arguments *);
 
 #endif

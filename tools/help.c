@@ -22,7 +22,8 @@ static const struct {
 /* "set P --mode MODE --cluster ID [--index NAME] [--inject FIELD=VALUE]... [--force]" */
 static void put_synopsis(const struct command *c, FILE *out)
 {
-	fprintf(out, "%s%s%s", c->name, c->operand ? " " : "", c->operand ? c->operand : "");
+	fprintf(out, "%s%s%s%s%s", c->name, c->operand ? " " : "", c->operand ? c->operand : "", c->second ? " " : "",
+		c->second ? c->second : "");
 	for (int i = 0; i < N_OPTIONS; i++) {
 		bool required = (c->required & 1u << i) != 0;
 		if (!required && !(c->optional & 1u << i))

@@ -12,7 +12,7 @@
 
 int ledger_open(const struct tool *t, struct ledger *l)
 {
-	int fd = openat(t->dir_fd, "ledger", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	int fd = openat(t->dir_fd, SEG_LEDGER, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 	off_t size = 0;
 	int rc;
 
@@ -33,13 +33,17 @@ int ledger_open(const struct tool *t, struct ledger *l)
 	l->n_rows = l->header->n_rows;
 	l->n_cutovers = l->header->n_cutovers;
 	l->n_leases = l->header->n_leases;
+	l->n_acks = l->header->n_acks;
 	uint64_t need = SHM_PAGE + (uint64_t)l->n_rows * sizeof(struct shm_ledger_row) +
 			(uint64_t)l->n_cutovers * sizeof(struct shm_ledger_cutover) +
-			(uint64_t)l->n_leases * sizeof(struct shm_ledger_lease);
+			(uint64_t)l->n_leases * sizeof(struct shm_ledger_lease) +
+			(uint64_t)l->n_rows * sizeof(struct shm_ledger_ring) + (uint64_t)l->n_acks * sizeof(uint64_t);
 	bool whole = need <= l->size;
 	l->rows = (const struct shm_ledger_row *)((const char *)base + SHM_PAGE);
 	l->cutovers = (const struct shm_ledger_cutover *)(l->rows + (whole ? l->n_rows : 0));
 	l->leases = (const struct shm_ledger_lease *)(l->cutovers + (whole ? l->n_cutovers : 0));
+	l->rings = (const struct shm_ledger_ring *)(l->leases + (whole ? l->n_leases : 0));
+	l->acks = (const _Atomic uint64_t *)(l->rings + (whole ? l->n_rows : 0));
 	if (l->header->magic != SHM_MAGIC_LEDGER || !whole ||
 	    (t->root && memcmp(l->header->uuid, t->root->uuid, 16) != 0))
 		rc = BERTH_E_CORRUPT;

@@ -10,7 +10,9 @@ struct ledger { /* mapped; checked against the size of the mapping */
 	const struct shm_ledger_row *rows;
 	const struct shm_ledger_cutover *cutovers;
 	const struct shm_ledger_lease *leases;
-	uint32_t n_rows, n_cutovers, n_leases;
+	const struct shm_ledger_ring *rings; /* n_rows of them */
+	const _Atomic uint64_t *acks;
+	uint32_t n_rows, n_cutovers, n_leases, n_acks;
 	size_t size;
 };
 

@@ -7,6 +7,7 @@
 
 #include "client.h"
 #include "commands.h"
+#include "cursor_file.h"
 #include "instance.h"
 #include "ledger.h"
 #include "text.h"
@@ -66,6 +67,15 @@ static const struct {
 };
 #define N_LINES (sizeof(lines) / sizeof(lines[0]))
 
+/* Of its object `cursors`, when processes use pins. */
+static const struct {
+	const char *field, *text;
+} pin_lines[] = {
+	{"pinned", "pins made"},     {"refreshed", "pins made again"}, {"released", "pins released"},
+	{"expired", "pins expired"}, {"evicted", "pins evicted"},      {"refused", "requests for pins refused"},
+};
+#define N_PIN_LINES (sizeof(pin_lines) / sizeof(pin_lines[0]))
+
 static void put_value(struct grid *g, const char *text, const json_t *value, enum unit unit)
 {
 	char shown[TEXT_UNIT];
@@ -90,6 +100,20 @@ static void put_value(struct grid *g, const char *text, const json_t *value, enu
 		grid_u64(g, n);
 }
 
+static void put_cursors(struct grid *g, const json_t *cursors)
+{
+	char text[2 * TEXT_UNIT + 8], pins[TEXT_UNIT], capacity[TEXT_UNIT];
+
+	if (!json_is_true(json_object_get(cursors, "enabled")))
+		return;
+	snprintf(text, sizeof(text), "%s of %s", text_count(pins, tool_u64(cursors, "pins")),
+		 text_count(capacity, tool_u64(cursors, "capacity")));
+	grid_text(g, "cursors pinned");
+	grid_text(g, text);
+	for (size_t i = 0; i < N_PIN_LINES; i++)
+		put_value(g, pin_lines[i].text, json_object_get(cursors, pin_lines[i].field), UNIT_COUNT);
+}
+
 static void tell_status(const json_t *status)
 {
 	struct grid g;
@@ -107,11 +131,27 @@ static void tell_status(const json_t *status)
 		if (!known)
 			put_value(&g, key, value, UNIT_NUMBER);
 	}
+	put_cursors(&g, json_object_get(status, "cursors"));
 	grid_flush(&g, stdout);
 	grid_end(&g);
 }
 
-/* What root, table and ledger say, by the names that the daemon uses. */
+/* What the header of the file of pins says; nothing when there is none. */
+static void cursors_from_memory(const struct tool *t, json_t *status)
+{
+	struct cursor_map map;
+
+	if (cursor_file_try(t, &map) != BERTH_OK || !map.file)
+		return;
+	json_t *cursors = tool_object();
+	tool_set(cursors, "enabled", json_true());
+	tool_set_u64(cursors, "pins", atomic_load_explicit(&map.file->n_live, memory_order_relaxed));
+	cursor_file_counters(&map, cursors);
+	tool_set(status, "cursors", cursors);
+	cursor_map_close(&map);
+}
+
+/* What root, table, ledger and pins say, by the names that the daemon uses. */
 static int status_from_memory(struct tool *t, json_t *status)
 {
 	struct instance_pulse pulse;
@@ -134,6 +174,7 @@ static int status_from_memory(struct tool *t, json_t *status)
 		tool_set_u64(status, "readers", ledger_count(&ledger));
 		ledger_close(&ledger);
 	}
+	cursors_from_memory(t, status);
 	if (SHM_GENERATION(termgen) == 0)
 		return EXIT_DONE;
 	int rc = instance_section(t);

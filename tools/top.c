@@ -31,7 +31,7 @@ struct top {
 	struct client c;
 	struct picture now;
 	struct processes names;
-	uint64_t last_changes, last_ms; /* of the picture before; 0: none */
+	uint64_t last_changes, last_pinned, last_evicted, last_ms; /* of the picture before; 0: none */
 };
 
 static volatile sig_atomic_t ended;
@@ -67,7 +67,10 @@ static enum call_result ask(struct top *top, const char *method, json_t **answer
 static enum call_result look(struct top *top)
 {
 	if (top->now.status) {
+		const json_t *cursors = json_object_get(top->now.status, "cursors");
 		top->last_changes = tool_u64(top->now.status, "changes");
+		top->last_pinned = tool_u64(cursors, "pinned");
+		top->last_evicted = tool_u64(cursors, "evicted");
 		top->last_ms = top->now.at_ms;
 	}
 	drop(&top->now);
@@ -85,6 +88,32 @@ static enum call_result look(struct top *top)
 }
 
 /* ---- the picture ---- */
+
+/* "7/s" against the picture before, or "12 in all". */
+static char *rate(const struct top *top, uint64_t now, uint64_t last, char out[TEXT_UNIT + 8])
+{
+	char n[TEXT_UNIT];
+
+	if (top->last_ms && top->now.at_ms > top->last_ms && now >= last)
+		snprintf(out, TEXT_UNIT + 8, "%s/s",
+			 text_count(n, (now - last) * 1000 / (top->now.at_ms - top->last_ms)));
+	else
+		snprintf(out, TEXT_UNIT + 8, "%s in all", text_count(n, now));
+	return out;
+}
+
+static void put_cursors(const struct top *top, FILE *out)
+{
+	const json_t *cursors = json_object_get(top->now.status, "cursors");
+	char a[TEXT_UNIT], b[TEXT_UNIT], c[TEXT_UNIT + 8], d[TEXT_UNIT + 8];
+
+	if (!json_is_true(json_object_get(cursors, "enabled")))
+		return;
+	fprintf(out, "cursors pinned %s of %s   new %s   evicted %s\n", text_count(a, tool_u64(cursors, "pins")),
+		text_count(b, tool_u64(cursors, "capacity")),
+		rate(top, tool_u64(cursors, "pinned"), top->last_pinned, c),
+		rate(top, tool_u64(cursors, "evicted"), top->last_evicted, d));
+}
 
 static void put_head(const struct top *top, FILE *out)
 {
@@ -116,6 +145,7 @@ static void put_head(const struct top *top, FILE *out)
 		json_is_true(json_object_get(s, "loading")) ? "   loading a document" : "");
 	fprintf(out, "writes under way %s   ended unknown %s\n", text_count(a, readers_sum(readers, "n_leases")),
 		text_count(b, readers_sum(readers, "n_unknown")));
+	put_cursors(top, out);
 }
 
 /* [##########..........] of each cutover that waits for a time: for writes that are under way nobody knows one. */

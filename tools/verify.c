@@ -109,8 +109,9 @@ static int conclude(struct verify *v)
 		tool_set_u64(sum, "tombstones", v->n_tombstones);
 		tool_set_u64(sum, "clusters", v->n_clusters);
 		tool_set_u64(sum, "readers", v->n_readers);
+		tool_set_u64(sum, "pins", v->n_pins);
 		tool_set(sum, "default", json_boolean(v->n_default != 0));
-		tool_set(sum, "counts_compared", json_boolean(!v->unsettled));
+		tool_set(sum, "counts_compared", json_boolean(!v->unsettled && !v->pins_unsettled));
 		tool_set(line, "verify", sum);
 		tool_print_json(line);
 		return v->n_faults ? EXIT_DAMAGE : EXIT_DONE;
@@ -118,13 +119,16 @@ static int conclude(struct verify *v)
 	if (v->n_shown > SHOWN_MAX)
 		printf("... and %s more (`berth verify --json` prints all)\n",
 		       text_count(n[0], v->n_shown - SHOWN_MAX));
-	printf("%s: %s partitions, %s tombstones, %s clusters, %s registrations: ", t->path,
+	printf("%s: %s partitions, %s tombstones, %s clusters, %s registrations, %s pins: ", t->path,
 	       text_count(n[0], v->n_live), text_count(n[1], v->n_tombstones), text_count(n[2], v->n_clusters),
-	       text_count(n[3], v->n_readers));
+	       text_count(n[3], v->n_readers), text_count(n[4], v->n_pins));
 	if (v->n_faults == 0) {
 		printf("no damage\n");
 		if (v->unsettled)
 			printf("The table changed all the while: its counters were not compared with what was "
+			       "counted.\n");
+		if (v->pins_unsettled)
+			printf("Pins came and went all the while: their number was not compared with what was "
 			       "counted.\n");
 		return EXIT_DONE;
 	}
@@ -132,9 +136,13 @@ static int conclude(struct verify *v)
 	fflush(stdout);
 	return tool_fail(t, EXIT_DAMAGE, "corrupt",
 			 "damage was found in %s. Restart berthd: it makes a new table from its store, and readers go "
-			 "over to it "
-			 "by themselves. Keep a copy of the directory before that, to find the cause",
-			 t->path);
+			 "over to it by themselves%s. Keep a copy of the directory before that, to find the cause",
+			 t->path,
+			 v->n_pin_faults
+				 ? "; it keeps the pins that are whole. Where a fault of pins is there again after "
+				   "that, stop it, remove " SEG_TABLES "/" SEG_CURSORS
+				   "*, and start it: then all pins are gone"
+				 : "");
 }
 
 static int check(struct verify *v)
@@ -172,6 +180,7 @@ static int check(struct verify *v)
 			return rc;
 	}
 	verify_ledger(v);
+	verify_cursors(v);
 	return EXIT_DONE;
 }
 

@@ -3,7 +3,9 @@
  * may hold anything; nothing found in them is used before it was checked. One thread.
  *
  *   verify.c          the order of things, and telling faults
- *   verify_files.c    root, the header of the table, the ledger
+ *   verify_files.c    root, the header of the table
+ *   verify_ledger.c   the ledger
+ *   verify_cursors.c  pins of cursors
  *   verify_table.c    clusters, the default, counters, epochs, records: what is about a table as a whole
  *   verify_entry.c    one entry
  *
@@ -39,10 +41,12 @@ struct verify {
 	bool live; /* a daemon is there: look several times */
 	char file[32];
 	uint64_t n_faults, n_shown;
-	bool unsettled; /* counters could not be compared: the table changed all the time */
+	bool unsettled;        /* counters could not be compared: the table changed all the time */
+	bool pins_unsettled;   /* the same of pins */
+	uint64_t n_pin_faults; /* of n_faults */
 	/* counted */
 	uint64_t n_residues; /* of killed writers in empty entries */
-	uint64_t n_live, n_tombstones, n_clusters, n_default, n_readers;
+	uint64_t n_live, n_tombstones, n_clusters, n_default, n_readers, n_pins;
 	uint64_t highest_epoch;
 	uint64_t *epochs; /* of live entries; room for n_room */
 	size_t n_epochs, n_room;
@@ -59,9 +63,20 @@ void verify_pause(void);
 /* verify_files.c. False: what follows cannot be looked at. */
 bool verify_root(struct verify *);
 bool verify_header(struct verify *, uint32_t generation);
-void verify_ledger(struct verify *);
+/* For headers of other files too. A private copy of at most `room` bytes from the start of a file: the file's size; -1 with
+ * errno. */
+int64_t verify_read(int dir_fd, const char *name, void *out, size_t room);
+/* False: it is no such file, nothing else in it means anything. */
+bool verify_layout(struct faults *, uint64_t magic, uint64_t right, uint32_t abi, uint32_t fingerprint);
+void verify_area(struct faults *, const char *what, uint64_t at, uint64_t len, uint64_t size, uint64_t after);
 /* The bytes from..to hold nothing, and are zero. */
 bool bytes_zero(const void *base, uint64_t from, uint64_t to, uint64_t *where);
+void verify_zero(struct faults *, const void *base, const char *what, size_t from, size_t to);
+#define VERIFY_ZERO(f, base, type, first, last) verify_zero(f, base, #first, offsetof(type, first), last)
+
+/* verify_ledger.c, verify_cursors.c */
+void verify_ledger(struct verify *);
+void verify_cursors(struct verify *);
 
 /* verify_table.c. EXIT_DONE, or what tool_fail returned. *again: a new generation came. */
 int verify_table(struct verify *, bool *again);

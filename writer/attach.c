@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * Reader processes come and come back: `attach` makes a registration and answers with its descriptor, `reattach` tells
- * a new writer, or a new connection, whose registration one is. The connection then stands for the process: it may be
+ * Reader processes come and come back: `attach` makes a registration and answers with its descriptor (and that of its
+ * doorbell, if it pins cursors), `reattach` tells a new writer, or a new connection, whose registration one is. The connection then stands for the process: it may be
  * silent for ever, and its end is a hint to look whether the process died. Called by rpc.c, control thread. */
 #include <errno.h>
 #include <fcntl.h>
@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "../shm/segment.h"
+#include "pinning.h"
 #include "registry.h"
 #include "rpc.h"
 #include "text.h"
@@ -171,18 +172,25 @@ static enum refusal_code leases_read(struct call *call, int arg, enum shm_writes
 	return R_DONE;
 }
 
+static void drop_bell(int bell[2])
+{
+	for (unsigned i = 0; i < 2; i++)
+		if (bell[i] >= 0)
+			close(bell[i]);
+}
+
 enum refusal_code method_attach(struct call *call, struct refusal *r)
 {
-	enum { VERSION, PID, READERS, WRITES, FENCES, MONOTONIC, BOOTTIME, LEASES };
+	enum { VERSION, PID, READERS, WRITES, FENCES, MONOTONIC, BOOTTIME, LEASES, CURSORS };
 	json_int_t version = arg_integer(call, VERSION), readers = arg_integer(call, READERS);
 	struct registry *registry = table_registry(core_table(call->server->core));
 	struct conn *c = call->conn;
 	struct registry_peer peer = {.pidfd = -1};
-	enum shm_writes writes = SHM_WRITES_UNBRACKETED;
+	struct registry_wish wish = {.fences = arg_true(call, FENCES), .cursors = arg_true(call, CURSORS)};
 	enum refusal_code code;
 	uint64_t attach;
-	uint32_t slot, leases = 0;
-	int fd;
+	uint32_t slot;
+	int fd, bell[2] = {-1, -1};
 
 	if (version != ATTACH_VERSION)
 		return refuse_at(r, R_INVALID, "$.version",
@@ -193,23 +201,32 @@ enum refusal_code method_attach(struct call *call, struct refusal *r)
 				 SHM_READERS_MAX);
 	if (c->attached)
 		return refuse_second(c, r);
-	code = writes_read(call, WRITES, &writes, r);
+	wish.n_readers = (uint32_t)readers;
+	code = writes_read(call, WRITES, &wish.writes, r);
 	if (code == R_DONE)
-		code = leases_read(call, LEASES, writes, readers, &leases, r);
+		code = leases_read(call, LEASES, wish.writes, readers, &wish.n_leases, r);
 	if (code == R_DONE)
 		code = clock_check("CLOCK_MONOTONIC", CLOCK_MONOTONIC, arg_integer(call, MONOTONIC), r);
 	if (code == R_DONE)
 		code = clock_check("CLOCK_BOOTTIME", CLOCK_BOOTTIME, arg_integer(call, BOOTTIME), r);
 	if (code == R_DONE && !buffer_reserve(call->out, 128)) /* first: the descriptor must not go with a refusal */
 		code = refuse(r, R_FULL, "out of memory: retry later");
+	if (code == R_DONE && wish.cursors)
+		code = pinning_start(call->server, r);
+	if (code == R_DONE && wish.cursors)
+		code = pinning_bell(bell, r);
 	if (code == R_DONE)
 		code = peer_find(call, PID, &peer, r);
 	if (code == R_DONE)
-		code = registry_attach(registry, &peer, (uint32_t)readers, leases, writes, arg_true(call, FENCES), &fd,
-				       &slot, &attach, r);
-	if (code != R_DONE)
+		code = registry_attach(registry, &peer, &wish, &fd, &slot, &attach, r);
+	if (code != R_DONE) {
+		drop_bell(bell);
 		return peer_refused(&peer, code);
-	c->send_fd = fd;
+	}
+	c->send_fds[0] = fd;
+	c->send_fds[1] = bell[0];
+	if (wish.cursors)
+		pinning_attach(call->server, slot, attach, bell[1]);
 	bind_conn(c, slot, attach);
 	buffer_format(call->out, "{\"slot\":%u,\"attach\":%llu}", slot, (unsigned long long)attach);
 	return R_DONE;
@@ -222,7 +239,9 @@ enum refusal_code method_reattach(struct call *call, struct refusal *r)
 	struct registry *registry = table_registry(core_table(call->server->core));
 	struct conn *c = call->conn;
 	struct registry_peer peer = {.pidfd = -1};
-	enum refusal_code code;
+	struct registry_rings rings;
+	enum refusal_code code = R_DONE;
+	int bell[2] = {-1, -1};
 
 	if (slot < 0 || slot > UINT32_MAX)
 		return refuse_at(r, R_INVALID, "$.slot", "slot %" JSON_INTEGER_FORMAT " does not exist", slot);
@@ -231,11 +250,21 @@ enum refusal_code method_reattach(struct call *call, struct refusal *r)
 				 attach);
 	if (c->attached)
 		return refuse_second(c, r);
-	code = peer_find(call, PID, &peer, r);
+	if (!buffer_reserve(call->out, 128)) /* first: the doorbell must not go with a refusal */
+		code = refuse(r, R_FULL, "out of memory: retry later");
+	if (code == R_DONE && registry_rings(registry, (uint32_t)slot, (uint64_t)attach, &rings))
+		code = pinning_bell(bell, r);
+	if (code == R_DONE)
+		code = peer_find(call, PID, &peer, r);
 	if (code == R_DONE)
 		code = registry_reattach(registry, (uint32_t)slot, (uint64_t)attach, &peer, r);
-	if (code != R_DONE)
+	if (code != R_DONE) {
+		drop_bell(bell);
 		return peer_refused(&peer, code);
+	}
+	c->send_fds[0] = bell[0];
+	if (bell[1] >= 0)
+		pinning_reattach(call->server, (uint32_t)slot, bell[1]);
 	bind_conn(c, (uint32_t)slot, (uint64_t)attach);
 	buffer_text(call->out, "{}");
 	return R_DONE;

@@ -59,6 +59,15 @@ static void drop_passed(struct conn *c)
 		close(fd);
 }
 
+static void drop_sent(struct conn *c)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		if (c->send_fds[i] >= 0)
+			close(c->send_fds[i]);
+		c->send_fds[i] = -1;
+	}
+}
+
 static void conn_unqueue(struct conn *c)
 {
 	if (c->queued)
@@ -99,8 +108,7 @@ void conn_close(struct conn *c)
 		upkeep_soon(s, 1);
 	}
 	drop_passed(c);
-	if (c->send_fd >= 0)
-		close(c->send_fd);
+	drop_sent(c);
 	buffer_free(&c->in);
 	buffer_free(&c->out);
 	uv_close((uv_handle_t *)&c->poll, conn_free); /* takes the descriptor out of the poll at once */
@@ -116,23 +124,22 @@ static ssize_t send_some(struct conn *c)
 	struct iovec iov = {.iov_base = data, .iov_len = left};
 	union {
 		struct cmsghdr header;
-		char bytes[CMSG_SPACE(sizeof(int))];
+		char bytes[CMSG_SPACE(sizeof(c->send_fds))];
 	} control;
-	struct msghdr m = {
-		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof(control)};
+	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes};
+	size_t size = c->send_fds[1] >= 0 ? sizeof(c->send_fds) : sizeof(int);
 	ssize_t n;
 
-	if (c->send_fd < 0)
+	if (c->send_fds[0] < 0)
 		return send(c->fd, data, left, MSG_NOSIGNAL | MSG_DONTWAIT);
 	memset(&control, 0, sizeof(control));
 	control.header =
-		(struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))};
-	memcpy(CMSG_DATA(&control.header), &c->send_fd, sizeof(int));
+		(struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(size)};
+	memcpy(CMSG_DATA(&control.header), c->send_fds, size);
+	m.msg_controllen = CMSG_SPACE(size);
 	n = sendmsg(c->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
-	if (n > 0) {
-		close(c->send_fd);
-		c->send_fd = -1;
-	}
+	if (n > 0)
+		drop_sent(c);
 	return n;
 }
 
@@ -418,7 +425,7 @@ struct conn *conn_open(struct server *s, int fd, bool admin, uid_t uid, pid_t pi
 	c->admin = admin;
 	c->uid = uid;
 	c->pid = pid;
-	c->passed_fd = c->send_fd = -1;
+	c->passed_fd = c->send_fds[0] = c->send_fds[1] = -1;
 	c->heard_ms = c->sent_ms = uv_now(&s->loop);
 	c->poll.data = c;
 	c->events = UV_READABLE;

@@ -17,6 +17,7 @@
 
 #include "../shm/segment.h"
 #include "log.h"
+#include "pinning.h"
 #include "registry.h"
 #include "rpc.h"
 
@@ -45,9 +46,10 @@ static const char *over_limit(struct server *s, bool admin, uid_t uid)
 		return "too many connections";
 	if (of_uid >= (admin ? ADMIN_CONNS_OF_UID_MAX : CONNS_OF_UID_MAX))
 		return "too many connections of this user";
-	/* A registration costs a descriptor beside its connection's. */
+	/* A registration costs a descriptor beside its connection's, and a doorbell if it has one. */
 	if (!admin &&
-	    s->n_conns + registry_count(table_registry(core_table(s->core))) + DESCRIPTORS_KEPT >= s->n_descriptors_max)
+	    s->n_conns + registry_count(table_registry(core_table(s->core))) + pinning_bells(s) + DESCRIPTORS_KEPT >=
+		    s->n_descriptors_max)
 		return "the daemon's limit of open files is near";
 	return NULL;
 }

@@ -58,7 +58,7 @@ struct conn {
 	size_t scanned;             /* bytes of in without a newline */
 	size_t counted;             /* bytes of out in server.backlog */
 	int passed_fd;              /* came with the request that is being read; -1: none */
-	int send_fd;                /* goes with the first byte of out; -1: none */
+	int send_fds[2];            /* go with the first byte of out; -1: none */
 	uint64_t heard_ms, sent_ms; /* of the loop's clock: last whole request, last byte taken by the peer */
 
 	uint32_t slot; /* attached: of its registration */

@@ -60,6 +60,16 @@ enum refusal_code core_open(struct instance *, const struct core_options *, stru
 void core_close(struct core **);
 void core_listen(struct core *, void (*)(void *arg, const struct core_event *), void *arg);
 
+/* Pins of cursors name clusters too. open: this one may be pinned to, told before readers can see it. close: no more; how
+ * many pins name it, and when that is not 0 it is opened again at once. NULL: there are no pins. */
+struct core_pins {
+	void (*open)(void *arg, unsigned cluster);
+	uint32_t (*close)(void *arg, unsigned cluster);
+	void *arg;
+};
+/* Opens all clusters that there are. */
+void core_set_pins(struct core *, const struct core_pins *);
+
 /* placement: JSON of a placement; for OP_BEGIN what is left out stays as it is in the present one; NULL for
  * remove, cutover, complete, abort, and for OP_DEFAULT: none. key NULL for OP_DEFAULT. who: for the history. */
 enum refusal_code core_apply(struct core *, enum operation, const char *key, size_t len, const json_t *placement,

@@ -5,6 +5,34 @@
 
 #include <string.h>
 
+void core_set_pins(struct core *c, const struct core_pins *pins)
+{
+	c->pins = *pins;
+	for (unsigned n = 1; n < table_next_cluster(c->table); n++)
+		if (table_cluster(c->table, n))
+			core_open_pins(c, n);
+}
+
+void core_open_pins(struct core *c, unsigned cluster)
+{
+	if (c->pins.open)
+		c->pins.open(c->pins.arg, cluster);
+}
+
+/* R_DONE: nobody pins to it any more, and no pin names it. */
+static enum refusal_code close_pins(struct core *c, unsigned number, const char *id, size_t id_len, struct refusal *r)
+{
+	uint32_t pins = c->pins.close ? c->pins.close(c->pins.arg, number) : 0;
+
+	if (!pins)
+		return R_DONE;
+	core_open_pins(c, number);
+	return refuse_at(
+		r, R_CLUSTER_IN_USE, "$.id",
+		"cluster \"%.*s\" is named by %u pins of cursors: retry when they have expired or were released",
+		(int)id_len, id, pins);
+}
+
 static enum refusal_code commit(struct core *c, const char *id, size_t id_len, const char *who,
 				struct core_result *result, struct refusal *r)
 {
@@ -16,6 +44,8 @@ static enum refusal_code commit(struct core *c, const char *id, size_t id_len, c
 	code = table_cluster_reserve(c->table, &h->cluster, r);
 	if (code != R_DONE) {
 		h->kind = HAND_EMPTY;
+		if (!h->cluster.id)
+			core_open_pins(c, h->cluster.number);
 		return code;
 	}
 	return hand_commit(c, NULL, result, r);
@@ -72,6 +102,8 @@ enum refusal_code core_cluster_remove(struct core *c, const char *id, size_t id_
 			"cluster \"%.*s\" is named %u times by partitions, migrations or the default: move them "
 			"first",
 			(int)id_len, id, uses);
+	if ((code = close_pins(c, number, id, id_len, r)) != R_DONE)
+		return code;
 	c->hand = (struct hand){.kind = HAND_CLUSTER, .cluster = {.number = number}};
 	return commit(c, id, id_len, who, result, r);
 }

@@ -169,6 +169,8 @@ static void publish_hand(struct core *c, struct core_result *result)
 		event.epoch = result->epoch = h->change.after.epoch;
 		event.after = &h->change.after;
 	} else if (h->kind == HAND_CLUSTER) {
+		if (h->cluster.id)
+			core_open_pins(c, h->cluster.number);
 		table_cluster_publish(c->table, &h->cluster);
 		event.what = cluster_what(h);
 		event.key = h->cluster_id;
@@ -192,6 +194,8 @@ static void cancel_hand(struct core *c)
 		h->beginning = NULL;
 	} else if (h->kind == HAND_CLUSTER) {
 		table_cluster_cancel(c->table, &h->cluster);
+		if (!h->cluster.id)
+			core_open_pins(c, h->cluster.number);
 	}
 	h->kind = HAND_EMPTY;
 }

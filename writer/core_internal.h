@@ -44,6 +44,7 @@ struct core {
 	uint64_t stored_barrier_ms; /* what the store says; 0: nothing yet */
 	struct listener listeners[LISTENERS_MAX];
 	unsigned n_listeners;
+	struct core_pins pins;
 	struct hand hand;
 	union detail_buffer *hand_at, *hand_to; /* its placements */
 	struct core_load *load;
@@ -76,6 +77,10 @@ enum refusal_code hand_commit(struct core *, const char *state, struct core_resu
 void hand_who(struct hand *, const char *who);
 /* A barrier after the words of all cutovers that are not published yet; they stay so when it fails. */
 void core_publish_cutovers(struct core *);
+
+/* ---- core_clusters.c ---- */
+/* Pins may name it, from before its publication on, or because it stays after all. */
+void core_open_pins(struct core *, unsigned cluster);
 
 /* ---- core_drain.c ---- */
 /* What is so for every cutover: who may write without leases. */

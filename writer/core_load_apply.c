@@ -324,6 +324,7 @@ static void publish_item(struct core *c, struct core_load *l, uint64_t i)
 
 	item_get(c, l, i, &item);
 	if (item.kind == ITEM_CLUSTER) {
+		core_open_pins(c, item.cluster->number);
 		table_cluster_publish(c->table, item.cluster);
 		event.key = item.cluster->id;
 		event.key_len = strlen(item.cluster->id);

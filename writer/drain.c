@@ -357,10 +357,8 @@ static bool still_open(struct drainer *w, struct drained *d, const struct drain_
 		return false; /* D4 */
 	if (real_ms - g->checked_ms >= CHECK_MS) {
 		g->checked_ms = real_ms;
-		if (registration_dead(g)) {
-			registration_bury(w->registry, g); /* D4 */
+		if (registration_dead(g) && registration_bury(w->registry, g)) /* D4 */
 			return false;
-		}
 	}
 	a = leases_of(g, f->reader);
 	hash = lease_look(lease_of(a, f->index), &state);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * The ledger: what must outlive the writer and is about readers or cutovers. Here: the file, and the records of
- * published cutovers; its rows belong to registry.c, what the departed have left
- * under way to lease_book.c. Called by the table's files and, through table.h, by the core. */
+ * published cutovers; its rows belong to registry.c, what the departed have left under way to lease_book.c, where acks of
+ * pin rings lie to registry_rings.c; the acks themselves are the cursor thread's. Called by the table's files and, through table.h, by the core. */
 #include "table_internal.h"
 
 #include <errno.h>
@@ -11,11 +11,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "../shm/segment.h"
+
 static bool ledger_valid(const struct shm_ledger *l, const struct shm_root *root)
 {
 	return l->magic == SHM_MAGIC_LEDGER && l->abi == SHM_ABI && l->fingerprint == SHM_FINGERPRINT &&
 	       memcmp(l->uuid, root->uuid, 16) == 0 && l->n_rows == SHM_LEDGER_ROWS &&
-	       l->n_cutovers == SHM_LEDGER_CUTOVERS && l->n_leases == SHM_LEDGER_LEASES;
+	       l->n_cutovers == SHM_LEDGER_CUTOVERS && l->n_leases == SHM_LEDGER_LEASES && l->n_acks == SHM_LEDGER_ACKS;
 }
 
 enum refusal_code ledger_open(struct table *t, bool fresh, uint64_t left_ms, struct refusal *r)
@@ -25,28 +27,29 @@ enum refusal_code ledger_open(struct table *t, bool fresh, uint64_t left_ms, str
 	struct stat st;
 
 	if (fresh)
-		unlinkat(dir, "ledger", 0);
-	fd = openat(dir, "ledger", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0640);
+		unlinkat(dir, SEG_LEDGER, 0);
+	fd = openat(dir, SEG_LEDGER, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0640);
 	if (fd < 0)
 		return refuse(r, R_BACKEND, "cannot open %s/ledger: %s", t->instance->path, strerror(errno));
 	if (fchown(fd, (uid_t)-1, t->instance->group) != 0)
 		errno = 0;
 	(void)!fchmod(fd, 0640);
-	e = posix_fallocate(fd, 0, LEDGER_SIZE);
+	e = posix_fallocate(fd, 0, SHM_LEDGER_SIZE);
 	if (e == 0 && fstat(fd, &st) == 0)
-		l = mmap(NULL, LEDGER_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		l = mmap(NULL, SHM_LEDGER_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	close(fd);
 	if (l == MAP_FAILED)
-		return refuse(r, R_FULL, "no room for the ledger (%zu bytes) in %s: %s", LEDGER_SIZE, t->instance->path,
-			      strerror(e ? e : errno));
+		return refuse(r, R_FULL, "no room for the ledger (%zu bytes) in %s: %s", SHM_LEDGER_SIZE,
+			      t->instance->path, strerror(e ? e : errno));
 	if (!ledger_valid(l, t->root)) {
-		memset(l, 0, LEDGER_SIZE);
+		memset(l, 0, SHM_LEDGER_SIZE);
 		l->abi = SHM_ABI;
 		l->fingerprint = SHM_FINGERPRINT;
 		memcpy(l->uuid, t->root->uuid, 16);
 		l->n_rows = SHM_LEDGER_ROWS;
 		l->n_cutovers = SHM_LEDGER_CUTOVERS;
 		l->n_leases = SHM_LEDGER_LEASES;
+		l->n_acks = SHM_LEDGER_ACKS;
 		atomic_store_explicit(&l->unbracketed_left_ms, left_ms, memory_order_relaxed);
 		l->magic = SHM_MAGIC_LEDGER;
 	}
@@ -57,7 +60,7 @@ enum refusal_code ledger_open(struct table *t, bool fresh, uint64_t left_ms, str
 void ledger_close(struct table *t)
 {
 	if (t->ledger)
-		munmap(t->ledger, LEDGER_SIZE);
+		munmap(t->ledger, SHM_LEDGER_SIZE);
 	t->ledger = NULL;
 }
 

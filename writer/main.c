@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT
  * berthd: the order of start and stop.
  *
- *   instance (lock) -> core (store, table, flip) -> sockets -> http -> document -> READY -> loop
+ *   instance (lock) -> core (store, table, flip) -> pins -> sockets -> http -> document -> READY -> loop
  *   SIGTERM: sockets' names go -> what runs ends -> http -> core (checkpoint) -> lock
  *
- * The main thread is the control thread (server.h); the HTTP thread and libuv's pool are the only others. */
+ * The main thread is the control thread (server.h); the others are the cursor thread (cursors.h), the HTTP thread and
+ * libuv's pool. */
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -21,6 +22,7 @@
 #include "load.h"
 #include "log.h"
 #include "notify.h"
+#include "pinning.h"
 #include "watch.h"
 
 #define STUCK_MS 2000u /* at the stop, for a worker thread that reads from a dead file system */
@@ -87,7 +89,9 @@ static int serve(struct server *s, struct refusal *r)
 		core_close(&s->core);
 		return 1;
 	}
-	code = control_open(s, r);
+	code = pinning_open(s, r);
+	if (code == R_DONE)
+		code = control_open(s, r);
 	rc = upkeep_open(s);
 	if (code == R_DONE && rc != 0)
 		code = refuse(r, R_BACKEND, "signals and timers: %s", uv_strerror(rc));
@@ -107,6 +111,7 @@ static int serve(struct server *s, struct refusal *r)
 	control_close(s);
 	upkeep_close(s);
 	http_close(s);
+	pinning_close(s);
 	over = loop_drain(s);
 	core_close(&s->core);
 	seg_root_unmap(&s->root);

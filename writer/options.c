@@ -4,11 +4,24 @@
 
 #include <errno.h>
 #include <getopt.h>
+#include <sched.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum kind { TEXT, FLAG, BARRIER, LEVEL };
+#include "../shm/layout.h"
+
+enum kind { TEXT, FLAG, LEVEL, CPU, BARRIER, CAPACITY, TTL, SHARE };
+
+static const struct range { /* of the numbers, from 1 */
+	uint64_t most;
+	const char *say;
+} ranges[] = {
+	[BARRIER] = {BARRIER_MS_MAX, "give whole milliseconds, 1 to 86400000"},
+	[CAPACITY] = {SHM_CURSORS_MAX, "give a number of pins, 1 to 16777216"},
+	[TTL] = {UINT32_MAX, "give whole milliseconds, 1 to 4294967295"},
+	[SHARE] = {100, "give percent of the capacity, 1 to 100"},
+};
 
 static const struct row {
 	const char *name, *argument, *help;
@@ -35,14 +48,35 @@ void options_help(FILE *f)
 	for (size_t i = 0; i < N_ROWS; i++) {
 		char left[40];
 
-		snprintf(left, sizeof(left), "--%s%s%s", rows[i].name, rows[i].argument ? " " : "",
+		snprintf(left, sizeof(left), "--%s%s%s", rows[i].name,
+			 rows[i].argument && rows[i].argument[0] != '[' ? " " : "",
 			 rows[i].argument ? rows[i].argument : "");
-		fprintf(f, "  %-20s %s\n", left, rows[i].help);
+		fprintf(f, "  %-24s %s\n", left, rows[i].help);
 	}
 	fputs("\nSIGTERM and SIGINT stop it, SIGHUP applies the document again.\n"
 	      "Exit status: 0 stopped, 1 could not start or go on, 2 usage.\n"
 	      "Example: berthd --instance eu --store sqlite:/var/lib/berth/eu.db --http :9187\n",
 	      f);
+}
+
+/* A processor that this process may use; NULL: any. */
+static bool take_cpu(struct option_cpu *to, const char *shown, const char *value)
+{
+	unsigned long n;
+	cpu_set_t may;
+	char *end;
+
+	*to = (struct option_cpu){.on = true, .cpu = -1};
+	if (!value)
+		return true;
+	errno = 0;
+	n = strtoul(value, &end, 10);
+	if (*value < '0' || *value > '9' || *end || errno || n >= CPU_SETSIZE)
+		return usage(shown, value, "give the number of a processor, from 0");
+	if (sched_getaffinity(0, sizeof(may), &may) == 0 && !CPU_ISSET(n, &may))
+		return usage(shown, value, "there is no such processor, or this process may not use it");
+	to->cpu = (int)n;
+	return true;
 }
 
 static bool take(struct options *o, const struct row *row, const char *value)
@@ -61,11 +95,16 @@ static bool take(struct options *o, const struct row *row, const char *value)
 			return usage(shown, "", "the value is empty");
 		*(const char **)member = value;
 		return true;
+	case CPU:
+		return take_cpu((struct option_cpu *)member, shown, value);
 	case BARRIER:
+	case CAPACITY:
+	case TTL:
+	case SHARE:
 		errno = 0;
 		n = strtoull(value, &end, 10);
-		if (*value < '0' || *value > '9' || *end || errno || n < 1 || n > BARRIER_MS_MAX)
-			return usage(shown, value, "give whole milliseconds, 1 to 86400000");
+		if (*value < '0' || *value > '9' || *end || errno || n < 1 || n > ranges[row->kind].most)
+			return usage(shown, value, ranges[row->kind].say);
 		*(uint64_t *)member = n;
 		return true;
 	case LEVEL:
@@ -114,10 +153,14 @@ bool options_parse(int argc, char **argv, struct options *o)
 	memset(o, 0, sizeof(*o));
 	o->barrier_ms = BARRIER_MS_DEFAULT;
 	o->log_level = LEVEL_INFO;
+	o->cursor_capacity = CURSOR_CAPACITY_DEFAULT;
+	o->cursor_ttl_ms = CURSOR_TTL_MS_DEFAULT;
 	memset(longs, 0, sizeof(longs));
 	for (size_t k = 0; k < N_ROWS; k++) {
 		longs[k].name = rows[k].name;
-		longs[k].has_arg = rows[k].argument ? required_argument : no_argument;
+		longs[k].has_arg = !rows[k].argument            ? no_argument
+				   : rows[k].argument[0] == '[' ? optional_argument
+								: required_argument;
 	}
 	opterr = 0;
 	while ((c = getopt_long(argc, argv, ":", longs, &i)) != -1) {

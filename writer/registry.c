@@ -96,20 +96,24 @@ static void release(struct registry *r, struct registration *g)
 	free(g);
 }
 
-void registration_bury(struct registry *r, struct registration *g)
+bool registration_bury(struct registry *r, struct registration *g)
 {
 	char name[16];
 
-	registration_save_leases(r, g); /* L1 of registry_leases.c: first */
+	if (!registration_let_go(r, g)) /* P1 of registry_rings.c: first */
+		return false;
+	registration_save_leases(r, g); /* L1 of registry_leases.c: before the file goes */
 	slot_name(g->slot, name);
 	unlinkat(r->instance->readers_fd, name, 0);
 	row_clear(row_of(r, g->slot));
+	registration_clear_rings(r, g);
 	release(r, g);
+	return true;
 }
 
 static bool map_registration(struct registration *g)
 {
-	g->size = registration_size(g->n_readers, g->n_leases);
+	g->size = registration_size(g->n_readers, g->n_leases, g->n_rings);
 	g->file = mmap(NULL, g->size, PROT_READ, MAP_SHARED, g->fd, 0);
 	if (g->file == MAP_FAILED) {
 		g->file = NULL;
@@ -182,11 +186,13 @@ static enum refusal_code adopt(struct registry *r, uint32_t slot, struct refusal
 			      strerror(errno), errno == EMFILE ? ": raise the limit of open files (LimitNOFILE)" : "");
 	usable = g->fd >= 0 && S_ISREG(st.st_mode);
 	take_row(row, st.st_size, g);
+	if (usable)
+		registration_take_rings(r, g);
 	if (usable && !map_registration(g))
 		return refuse(why, R_BACKEND, "cannot map %s/" SEG_READERS "/%s: %s", r->instance->path, name,
 			      strerror(errno));
 	if (!usable || nobody_has_it(g->fd)) {
-		registration_bury(r, g);
+		registration_bury(r, g); /* one with rings: when they are done */
 		return R_DONE;
 	}
 	g->pidfd = pidfd_of(g->pid, atomic_load_explicit(&row->start, memory_order_relaxed));
@@ -297,6 +303,7 @@ static void row_fill(struct registry *r, const struct registration *g)
 {
 	struct shm_ledger_row *row = row_of(r, g->slot);
 
+	registration_put_rings(r, g); /* before the row: without its record a row has no rings */
 	atomic_store_explicit(&row->pid, (uint64_t)g->pid, memory_order_relaxed);
 	atomic_store_explicit(&row->start, g->pid > 0 ? seg_process_start(g->pid) : 0, memory_order_relaxed);
 	atomic_store_explicit(&row->attached_ms, g->attached_ms, memory_order_relaxed);
@@ -324,6 +331,9 @@ static void header_fill(const struct registry *r, const struct registration *g, 
 	h->n_leases = g->n_leases;
 	h->lease_stride = g->n_leases ? SHM_LEASE_STRIDE(g->n_leases) : 0;
 	h->leases_off = g->n_leases ? registration_leases_off(g->n_readers) : 0;
+	h->n_rings = g->n_rings;
+	h->rings_off = g->n_rings ? registration_rings_off(g->n_readers, g->n_leases) : 0;
+	h->first_ack = g->n_rings ? g->first_ack : 0;
 	atomic_store_explicit(&h->fences, g->fences, memory_order_relaxed);
 	atomic_store_explicit(&h->unbracketed, 0, memory_order_relaxed);
 	h->monotonic_ns = seg_clock_ns(CLOCK_MONOTONIC);
@@ -344,7 +354,7 @@ static enum refusal_code make_file(struct registry *r, struct registration *g, i
 		return refuse(why, R_BACKEND, "cannot make %s/" SEG_READERS "/%s: %s", r->instance->path, name,
 			      strerror(errno));
 	g->fd = openat(r->instance->readers_fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-	g->size = registration_size(g->n_readers, g->n_leases);
+	g->size = registration_size(g->n_readers, g->n_leases, g->n_rings);
 	e = posix_fallocate(*fd, 0, (off_t)g->size);
 	if (e)
 		return refuse(why, R_FULL, "no room for a registration of %zu bytes in %s: %s", g->size,
@@ -360,12 +370,16 @@ static enum refusal_code make_file(struct registry *r, struct registration *g, i
 			      strerror(errno));
 	for (uint32_t i = 0; g->n_leases && i < g->n_readers; i++)
 		(void)leases_high(g, leases_of(g, i)); /* the page faults come now, not while writes are held back */
+	for (uint32_t i = 0; i < g->n_rings; i++)
+		(void)atomic_load_explicit(&ring_of(g, i)->head, memory_order_relaxed); /* likewise */
 	return R_DONE;
 }
 
 /* The shape that a process asks for. */
-static enum refusal_code check_shape(uint32_t n_readers, uint32_t n_leases, enum shm_writes writes, struct refusal *why)
+static enum refusal_code check_shape(const struct registry_wish *wish, struct refusal *why)
 {
+	uint32_t n_readers = wish->n_readers, n_leases = wish->n_leases;
+	enum shm_writes writes = wish->writes;
 	uint64_t all = (uint64_t)n_readers * n_leases;
 
 	if (n_readers < 1 || n_readers > SHM_READERS_MAX)
@@ -383,18 +397,18 @@ static enum refusal_code check_shape(uint32_t n_readers, uint32_t n_leases, enum
 	return R_DONE;
 }
 
-enum refusal_code registry_attach(struct registry *r, const struct registry_peer *peer, uint32_t n_readers,
-				  uint32_t n_leases, enum shm_writes writes, bool fences, int *fd, uint32_t *slot,
-				  uint64_t *attach, struct refusal *why)
+enum refusal_code registry_attach(struct registry *r, const struct registry_peer *peer,
+				  const struct registry_wish *wish, int *fd, uint32_t *slot, uint64_t *attach,
+				  struct refusal *why)
 {
 	struct registration *g;
 	uint32_t free_slot = SHM_LEDGER_ROWS, of_uid = 0;
 	enum refusal_code rc;
 
-	rc = check_shape(n_readers, n_leases, writes, why);
+	rc = check_shape(wish, why);
 	if (rc != R_DONE)
 		return rc;
-	if (!r->membarrier && !fences)
+	if (!r->membarrier && !wish->fences)
 		return refuse_at(why, R_INVALID, "$.fences",
 				 "membarrier(2) is refused to the writer: readers must fence");
 	for (uint32_t i = SHM_LEDGER_ROWS; i-- > 0;) {
@@ -412,24 +426,27 @@ enum refusal_code registry_attach(struct registry *r, const struct registry_peer
 		return refuse(why, R_FULL, "no memory");
 	*g = (struct registration){
 		.slot = free_slot,
-		.n_readers = n_readers,
-		.n_leases = n_leases,
+		.n_readers = wish->n_readers,
+		.n_leases = wish->n_leases,
 		.attach = atomic_fetch_add_explicit(&r->ledger->attach_number, 1, memory_order_relaxed) + 1,
 		.attached_ms = seg_clock_ms(CLOCK_BOOTTIME),
 		.fd = -1,
 		.pidfd = -1,
 		.pid = peer->pid,
 		.uid = peer->uid,
-		.writes = writes,
-		.fences = fences,
+		.writes = wish->writes,
+		.fences = wish->fences,
 		.connected = true};
 	*fd = -1;
 	take_slot(r, g);
 	read_comm(peer->pid, g->comm);
-	rc = make_file(r, g, fd, why);
+	rc = wish->cursors ? registration_make_rings(r, g, why) : R_DONE;
+	if (rc == R_DONE)
+		rc = make_file(r, g, fd, why);
 	if (rc != R_DONE) {
 		if (*fd >= 0)
 			close(*fd);
+		g->n_rings = 0; /* nobody has seen them */
 		registration_bury(r, g);
 		return rc;
 	}

@@ -19,15 +19,35 @@ struct registry_peer {
 	int pidfd; /* taken over on R_DONE; -1: none */
 };
 
+struct registry_wish { /* what a process asks for */
+	uint32_t n_readers;
+	uint32_t n_leases; /* slots of each reader with SHM_WRITES_BRACKETED, else 0 */
+	enum shm_writes writes;
+	bool fences;
+	bool cursors; /* a pin ring for each reader */
+};
 /* Makes readers/<slot> and its row. *fd: open read-write, to be sent and then closed by the caller. R_LIMIT (1,024
- * registrations of a uid, or all slots), R_FULL (no room), R_INVALID (n_readers, n_leases). n_leases: slots of each
- * reader with SHM_WRITES_BRACKETED, else 0. */
-enum refusal_code registry_attach(struct registry *, const struct registry_peer *, uint32_t n_readers,
-				  uint32_t n_leases, enum shm_writes, bool fences, int *fd, uint32_t *slot,
-				  uint64_t *attach, struct refusal *);
+ * registrations of a uid, all slots, all acks), R_FULL (no room), R_INVALID (n_readers, n_leases). */
+enum refusal_code registry_attach(struct registry *, const struct registry_peer *, const struct registry_wish *,
+				  int *fd, uint32_t *slot, uint64_t *attach, struct refusal *);
 /* The process of a registration has come back (a new writer, a new socket). R_INVALID when there is no such one. */
 enum refusal_code registry_reattach(struct registry *, uint32_t slot, uint64_t attach, const struct registry_peer *,
 				    struct refusal *);
+struct registry_rings { /* a registration's pin rings; valid until let_go has said yes */
+	uint32_t slot;
+	uint64_t attach;
+	const struct shm_registration *file;
+	const struct shm_ring *rings; /* the first of n, SHM_RING_STRIDE bytes each */
+	uint32_t n;
+	uint32_t first_ack; /* of the first ring, in the ledger */
+};
+/* False when there is no such registration, or it has no rings. */
+bool registry_rings(const struct registry *, uint32_t slot, uint64_t attach, struct registry_rings *);
+void registry_rings_walk(const struct registry *, void (*)(void *arg, const struct registry_rings *), void *arg);
+/* Whoever works on rings. let_go: the process of this registration is dead; true when all that it had pushed is done and
+ * nobody looks at its rings any more, false: ask again soon. A registration with rings is not removed before, and none is
+ * while let_go is NULL, as it is until this is called. */
+void registry_set_rings(struct registry *, bool (*let_go)(void *arg, uint32_t slot), void *arg);
 /* Its socket was closed: look soon whether it is dead. */
 void registry_hint(struct registry *, uint32_t slot, uint64_t attach);
 

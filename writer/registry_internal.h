@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * What registry.c (who is there: files, rows, attaching, proof of death), registry_look.c (what they are in: section
- * lines), registry_leases.c (which writes they have under way) and drain.c share. Control thread only. */
+ * lines), registry_leases.c (which writes they have under way), registry_rings.c (their pin rings) and drain.c share. Control thread only. */
 #ifndef BERTH_WRITER_REGISTRY_INTERNAL_H
 #define BERTH_WRITER_REGISTRY_INTERNAL_H
 
@@ -11,6 +11,8 @@
 struct registration {
 	uint32_t slot, n_readers;
 	uint32_t n_leases; /* slots of each reader's array, as the ledger's row has it; 0: no arrays */
+	uint32_t n_rings;  /* one for each reader, as the ledger's ring record has it; 0: none */
+	uint32_t first_ack;
 	uint64_t attach, attached_ms;
 	const struct shm_registration *file;
 	size_t size;
@@ -46,6 +48,8 @@ struct registry {
 	struct lease_book *book;      /* what those who are gone have left */
 	uint64_t (*clock)(void *arg); /* CLOCK_MONOTONIC, ms, of everything about leases; NULL: the kernel's */
 	void *clock_arg;
+	bool (*let_go)(void *arg, uint32_t slot); /* registry.h */
+	void *let_go_arg;
 	struct registry_lease shown[REGISTRY_LEASES_SHOWN]; /* for registry_walk */
 };
 
@@ -59,9 +63,20 @@ static inline size_t registration_leases_off(uint32_t n_readers)
 {
 	return SHM_PAGE + (size_t)n_readers * sizeof(struct shm_line); /* both are multiples of 128 */
 }
-static inline size_t registration_size(uint32_t n_readers, uint32_t n_leases)
+/* Behind the lease arrays, the pin rings: both are multiples of 128. */
+static inline size_t registration_rings_off(uint32_t n_readers, uint32_t n_leases)
 {
 	return registration_leases_off(n_readers) + (n_leases ? (size_t)n_readers * SHM_LEASE_STRIDE(n_leases) : 0);
+}
+static inline size_t registration_size(uint32_t n_readers, uint32_t n_leases, uint32_t n_rings)
+{
+	return registration_rings_off(n_readers, n_leases) + (size_t)n_rings * SHM_RING_STRIDE;
+}
+/* Ring i; i < n_rings. */
+static inline const struct shm_ring *ring_of(const struct registration *g, uint32_t i)
+{
+	return (const struct shm_ring *)((const char *)g->file + registration_rings_off(g->n_readers, g->n_leases) +
+					 (size_t)i * SHM_RING_STRIDE);
 }
 /* The array of reader i; n_leases > 0. */
 static inline const struct shm_leases *leases_of(const struct registration *g, uint32_t i)
@@ -83,8 +98,20 @@ static inline uint32_t leases_high(const struct registration *g, const struct sh
 
 /* R1 of registry.c: is its process proved dead? */
 bool registration_dead(const struct registration *);
-/* Its leases are saved (registry_leases.c, L1), then file, row and memory go. */
-void registration_bury(struct registry *, struct registration *);
+/* Its rings are let go (registry_rings.c, P1), its leases are saved (registry_leases.c, L1), then file, row and memory go.
+ * False: the rings are not done yet, nothing has happened, and registry_bury tries again soon. */
+bool registration_bury(struct registry *, struct registration *);
+
+/* ---- registry_rings.c ---- */
+/* What the ledger says of the rings of a registration whose row was taken already. */
+void registration_take_rings(const struct registry *, struct registration *);
+/* Acks for so many rings, zeroed, into g->n_rings and g->first_ack: R_LIMIT when none are free. */
+enum refusal_code registration_make_rings(struct registry *, struct registration *, struct refusal *);
+/* Into the ledger, before the row. */
+void registration_put_rings(const struct registry *, const struct registration *);
+void registration_clear_rings(const struct registry *, const struct registration *);
+/* P1: may it be removed? */
+bool registration_let_go(struct registry *, struct registration *);
 
 /* ---- registry_leases.c ---- */
 /* What is left under way goes into the ledger, and that it may have written without leases. */

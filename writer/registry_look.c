@@ -72,8 +72,8 @@ bool registry_bury(struct registry *r)
 			continue;
 		g->suspect = false;
 		if (registration_dead(g)) {
-			registration_bury(r, g);
-			gone = true;
+			if (registration_bury(r, g))
+				gone = true;
 		} else if (g->hinted) {
 			g->hint_ms = now + HINT_AGAIN_MS;
 		}

@@ -6,7 +6,7 @@
 
 #include "control.h"
 
-#define PARAMS_MAX 8
+#define PARAMS_MAX 9
 
 enum param_type { PARAM_STRING, PARAM_BOOLEAN, PARAM_INTEGER, PARAM_OBJECT };
 struct param {
@@ -37,7 +37,7 @@ enum method_socket {
 	X("attach", attach, ON_LOOK, \
 	  MUST("version", INTEGER) MUST("pid", INTEGER) MUST("readers", INTEGER) MUST("writes", STRING) \
 		  MUST("fences", BOOLEAN) MUST("monotonic_ns", INTEGER) MUST("boottime_ns", INTEGER) \
-			  MAY("leases", INTEGER)) \
+			  MAY("leases", INTEGER) MAY("cursors", BOOLEAN)) \
 	X("reattach", reattach, ON_LOOK, MUST("slot", INTEGER) MUST("attach", INTEGER) MUST("pid", INTEGER)) \
 	X("cluster.set", cluster_set, ON_ADMIN_PARKED, MUST("id", STRING) MAY("endpoint", STRING)) \
 	X("cluster.remove", cluster_remove, ON_ADMIN_PARKED, MUST("id", STRING)) \

@@ -2,6 +2,7 @@
  * berthd's one object: what the files of the control thread share. Made by main.c, lives as long as the process.
  *
  *   main.c -> control.c (listeners) -> conn.c (bytes, frames) -> rpc.c (requests) -> methods.c, attach.c, watch.c, load.c
+ *                                                               attach.c -> pinning.c -> cursors.c (its own thread)
  *          -> upkeep.c (time)       -> core.h <- completing.c (requests that wait for a drain)
  *                                                            -> status.c -> http.c (its own thread) */
 #ifndef BERTH_WRITER_SERVER_H
@@ -16,6 +17,7 @@
 #include "options.h"
 
 struct conn;
+struct cursors;
 TAILQ_HEAD(conn_list, conn);
 
 struct listener {
@@ -40,6 +42,7 @@ struct server {
 	const struct options *options;
 	struct instance instance;
 	struct core *core;
+	struct cursors *cursors;     /* pinning.c; NULL: nobody has attached with cursors yet */
 	const struct shm_root *root; /* read-only view */
 	uint64_t started_ms;         /* CLOCK_MONOTONIC */
 	bool ready, stopping;

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "control.h"
+#include "pinning.h"
 #include "registry.h"
 
 #define LEASES_KEPT_NS 100000000ull /* a count of leases; and at least so many times as long as it took: */
@@ -60,6 +61,25 @@ static uint64_t clusters_count(struct server *s)
 	return s->n_clusters;
 }
 
+static void cursors_collect(const struct server *s, struct status *to)
+{
+	struct cursors_stats is;
+
+	to->cursors.enabled = pinning_stats(s, &is);
+	to->cursors.pins = is.pins;
+	to->cursors.capacity = is.capacity;
+	to->cursors.owner_share = is.owner_share;
+	to->cursors.pinned = is.pinned;
+	to->cursors.refreshed = is.refreshed;
+	to->cursors.released = is.released;
+	to->cursors.expired = is.expired;
+	to->cursors.evicted = is.evicted;
+	to->cursors.refused = is.refused;
+	to->cursors.processes = is.processes;
+	to->cursors.sleeping = is.sleeping;
+	to->cursors.busy_poll = is.busy_poll;
+}
+
 void status_collect(struct server *s, struct status *to)
 {
 	struct table *t = core_table(s->core);
@@ -82,6 +102,7 @@ void status_collect(struct server *s, struct status *to)
 	to->readers = registry_count(table_registry(t));
 	core_migrations(s->core, count_migration, to);
 	leases_count(s, to);
+	cursors_collect(s, to);
 	to->drains = s->n_drains;
 	to->blackout_ms = s->blackout_ms;
 	to->blackout_ms_max = s->blackout_ms_max;
@@ -116,12 +137,12 @@ void status_collect(struct server *s, struct status *to)
 
 enum shape { NUMBER, TRUTH };
 
-static void put_json(struct buffer *b, const char *name, enum shape shape, uint64_t n)
+static void put_json(struct buffer *b, const char *comma, const char *name, enum shape shape, uint64_t n)
 {
 	if (shape == TRUTH)
-		buffer_format(b, ",\"%s\":%s", name, n ? "true" : "false");
+		buffer_format(b, "%s\"%s\":%s", comma, name, n ? "true" : "false");
 	else
-		buffer_format(b, ",\"%s\":%" PRIu64, name, n);
+		buffer_format(b, "%s\"%s\":%" PRIu64, comma, name, n);
 }
 
 void status_json(const struct status *s, struct buffer *b)
@@ -132,12 +153,19 @@ void status_json(const struct status *s, struct buffer *b)
 	buffer_format(b, "%s\"%s\":", comma, #name); \
 	buffer_string(b, s->name, strlen(s->name)); \
 	comma = ",";
-#define PUT_NUMBER(name, shape, type, help) put_json(b, #name, shape, s->name);
+#define PUT_NUMBER(name, shape, type, help) put_json(b, comma, #name, shape, s->name);
+#define PUT_CURSORS(name, shape, type, help) \
+	put_json(b, comma, #name, shape, s->cursors.name); \
+	comma = ",";
 	STATUS_TEXTS(PUT_TEXT)
 	STATUS_NUMBERS(PUT_NUMBER)
+	buffer_text(b, ",\"cursors\":{");
+	comma = "";
+	STATUS_CURSORS(PUT_CURSORS)
 #undef PUT_TEXT
 #undef PUT_NUMBER
-	buffer_text(b, "}");
+#undef PUT_CURSORS
+	buffer_text(b, "}}");
 }
 
 /* Label values escape what JSON strings escape, and take UTF-8 as it is; names have no control characters. */
@@ -155,11 +183,16 @@ void status_metrics(const struct status *s, struct buffer *b)
 	buffer_text(b, "} 1\n");
 #define SUFFIX_gauge ""
 #define SUFFIX_counter "_total"
-#define PUT_NUMBER(name, shape, type, help) \
-	buffer_format(b, "# HELP berth_%s%s %s\n# TYPE berth_%s%s %s\nberth_%s%s %" PRIu64 "\n", #name, SUFFIX_##type, \
-		      help, #name, SUFFIX_##type, #type, #name, SUFFIX_##type, s->name);
+#define PUT_METRIC(name, type, help, value) \
+	buffer_format(b, "# HELP berth_%s%s %s\n# TYPE berth_%s%s %s\nberth_%s%s %" PRIu64 "\n", name, SUFFIX_##type, \
+		      help, name, SUFFIX_##type, #type, name, SUFFIX_##type, value);
+#define PUT_NUMBER(name, shape, type, help) PUT_METRIC(#name, type, help, s->name)
+#define PUT_CURSORS(name, shape, type, help) PUT_METRIC("cursor_" #name, type, help, s->cursors.name)
 	STATUS_NUMBERS(PUT_NUMBER)
+	STATUS_CURSORS(PUT_CURSORS)
+#undef PUT_METRIC
 #undef PUT_NUMBER
+#undef PUT_CURSORS
 }
 
 static void put_html(struct buffer *b, const char *s)
@@ -197,10 +230,14 @@ void status_page(const struct status *s, struct buffer *b)
 	buffer_text(b, "</td><td></td></tr>\n");
 #define PUT_NUMBER(name, shape, type, help) \
 	buffer_format(b, "<tr><td>%s</td><td>%" PRIu64 "</td><td>%s</td></tr>\n", #name, s->name, help);
+#define PUT_CURSORS(name, shape, type, help) \
+	buffer_format(b, "<tr><td>cursor_%s</td><td>%" PRIu64 "</td><td>%s</td></tr>\n", #name, s->cursors.name, help);
 	STATUS_TEXTS(PUT_TEXT)
 	STATUS_NUMBERS(PUT_NUMBER)
+	STATUS_CURSORS(PUT_CURSORS)
 #undef PUT_TEXT
 #undef PUT_NUMBER
+#undef PUT_CURSORS
 	buffer_text(b,
 		    "</table>\n<p><a href=\"/metrics\">metrics</a> <a href=\"/status\">status</a></p></body></html>\n");
 }

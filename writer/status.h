@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The numbers that berthd tells of itself: one table, from which come the answer of `status`, /status and /metrics.
+ * The numbers that berthd tells of itself: tables, from which come the answer of `status`, /status and /metrics.
  * status_collect runs on the control thread; the rest is pure and any thread's. */
 #ifndef BERTH_WRITER_STATUS_H
 #define BERTH_WRITER_STATUS_H
@@ -46,6 +46,23 @@
 	X(documents, NUMBER, counter, "documents applied or refused") \
 	X(documents_refused, NUMBER, counter, "documents refused")
 
+/* Of cursor affinity, an object of its own in JSON; metrics berth_cursor_NAME. Counters: since cursors.<generation> was
+ * made. */
+#define STATUS_CURSORS(X) \
+	X(enabled, TRUTH, gauge, "1 once a process has attached with cursors") \
+	X(pins, NUMBER, gauge, "pins of cursors, those included that expired within the last second") \
+	X(capacity, NUMBER, gauge, "pins that there is room for") \
+	X(owner_share, NUMBER, gauge, "pins that one partition may have, 0: no limit") \
+	X(pinned, NUMBER, counter, "cursors pinned") \
+	X(refreshed, NUMBER, counter, "cursors pinned again by their owner") \
+	X(released, NUMBER, counter, "pins released") \
+	X(expired, NUMBER, counter, "pins whose time was over") \
+	X(evicted, NUMBER, counter, "pins that made room for younger ones") \
+	X(refused, NUMBER, counter, "requests refused: of another owner, no such cluster, garbage") \
+	X(processes, NUMBER, gauge, "processes that are attached with cursors") \
+	X(sleeping, TRUTH, gauge, "1 while the cursor thread waits for a doorbell") \
+	X(busy_poll, TRUTH, gauge, "1 when it never sleeps (--busy-poll)")
+
 #define STATUS_TEXTS(X) X(version, 32) X(instance, 256) X(store, 32) X(membarrier, 32)
 
 struct status {
@@ -53,6 +70,9 @@ struct status {
 #define STATUS_TEXT(name, size) char name[size];
 	STATUS_NUMBERS(STATUS_NUMBER)
 	STATUS_TEXTS(STATUS_TEXT)
+	struct {
+		STATUS_CURSORS(STATUS_NUMBER)
+	} cursors;
 #undef STATUS_NUMBER
 #undef STATUS_TEXT
 };

@@ -121,6 +121,10 @@ struct registry *table_registry(struct table *t)
 {
 	return t->registry;
 }
+struct table_shared table_shared(struct table *t)
+{
+	return (struct table_shared){t->instance, t->root, t->ledger, ledger_acks(t->ledger), t->membarrier};
+}
 const struct seg_map *table_previous(const struct table *t)
 {
 	return t->previous.table ? &t->previous : NULL;

@@ -34,6 +34,14 @@ const char *table_uuid(const struct table *);    /* hex, 32 digits, lives as lon
 const char *table_boot_id(const struct table *); /* likewise */
 uint32_t table_term(const struct table *);       /* of this writer: higher than any before in this root */
 struct registry *table_registry(struct table *); /* registry.h */
+struct table_shared {                            /* what the cursor thread works on besides its own file */
+	struct instance *instance;
+	struct shm_root *root;
+	struct shm_ledger *ledger;
+	_Atomic uint64_t *acks; /* of the ledger */
+	bool membarrier;        /* readers rely on it */
+};
+struct table_shared table_shared(struct table *);
 /* The last generation of a writer before this one, read-only; NULL when there is none or it is damaged. Valid until
  * table_flip. */
 const struct seg_map *table_previous(const struct table *);

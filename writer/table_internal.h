@@ -179,10 +179,14 @@ static inline struct shm_ledger_lease *ledger_leases(struct shm_ledger *l)
 {
 	return (struct shm_ledger_lease *)(ledger_cutovers(l) + SHM_LEDGER_CUTOVERS);
 }
-#define LEDGER_SIZE \
-	(SHM_PAGE + SHM_LEDGER_ROWS * sizeof(struct shm_ledger_row) + \
-	 SHM_LEDGER_CUTOVERS * sizeof(struct shm_ledger_cutover) + \
-	 SHM_LEDGER_LEASES * sizeof(struct shm_ledger_lease))
+static inline struct shm_ledger_ring *ledger_rings(struct shm_ledger *l)
+{
+	return (struct shm_ledger_ring *)((char *)l + SHM_LEDGER_RINGS_OFF);
+}
+static inline _Atomic uint64_t *ledger_acks(struct shm_ledger *l)
+{
+	return (_Atomic uint64_t *)((char *)l + SHM_LEDGER_ACKS_OFF);
+}
 
 /* The writer's own, writable view of a generation. */
 static inline struct shm_table *gen_header(const struct generation *g)

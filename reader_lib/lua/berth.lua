@@ -13,15 +13,16 @@
 -- berth.errors[code] has its name, HTTP status and text); wrong types of arguments raise an error, as in all Lua.
 --
 -- One attachment for each process, made after fork, used by one thread at a time. Nothing here yields or blocks, but
--- attach (at most wait_ms). It allocates nothing on the way of a request but the strings that it returns.
+-- attach and cursor_release (at most its wait_ms) and cursor_pin (at most the one it is given). It allocates nothing on
+-- the way of a request but the strings that it returns.
 local ffi = require "ffi"
 
 ffi.cdef [[
 struct berth;
 struct berth_reader;
 struct berth_attach_options {
-	uint32_t size, writes, max_readers, wait_ms, max_leases;
-	uint32_t reserved[11];
+	uint32_t size, writes, max_readers, wait_ms, max_leases, cursors;
+	uint32_t reserved[10];
 };
 struct berth_route {
 	uint64_t epoch;
@@ -74,6 +75,10 @@ int berth_cluster(struct berth_reader *, uint16_t, struct berth_cluster *);
 int berth_admit(struct berth_reader *, const char *, size_t, uint64_t);
 int berth_write_begin(struct berth_reader *, const char *, size_t, uint64_t, struct berth_write *);
 int berth_write_end(struct berth_reader *, struct berth_write *, int);
+int berth_cursor_pin(struct berth_reader *, const char *, size_t, uint16_t, const char *, size_t, uint32_t, uint32_t);
+int berth_cursor_resolve(struct berth_reader *, const char *, size_t, const char *, size_t, uint64_t, uint16_t *);
+int berth_cursor_release(struct berth_reader *, const char *, size_t, const char *, size_t);
+int berth_cursor_len(struct berth_reader *, uint64_t *);
 const char *berth_strerror(int);
 const char *berth_version(void);
 ]]
@@ -91,6 +96,7 @@ local M = { DONE = 0, UNKNOWN = 1, NO_WAIT = 0xffffffff, SETTLED = 0, DRAINING =
 M.kinds = { "dedicated-cluster", "dedicated-index", "shared-index" }
 M.phases = { [0] = "settled", "draining", "cutover" }
 local WRITES = { unbracketed = 0, bracketed = 1, none = 2 }
+local CURSORS = { off = 0, pin = 1 }
 
 -- ---- the library and its errors -----------------------------------------------------------------------------------
 
@@ -113,7 +119,7 @@ for code, row in pairs {
 	[-10] = { "E_FULL", 503 }, [-11] = { "E_BUSY", 500 }, [-12] = { "E_NOMEM", 500 }, [-13] = { "E_SYSTEM", 500 },
 	[-14] = { "E_NO_INSTANCE", 500 }, [-15] = { "E_ABI", 500 }, [-16] = { "E_UNSAFE", 500 },
 	[-17] = { "E_PERMISSION", 500 }, [-18] = { "E_CLOCK", 500 }, [-19] = { "E_PROTOCOL", 500 },
-	[-20] = { "E_REFUSED", 500 } } do
+	[-20] = { "E_REFUSED", 500 }, [-21] = { "E_NOT_OWNER", 403 } } do
 	M.errors[code] = { code = code, name = "BERTH_" .. row[1], http = row[2] }
 	M[row[1]] = code -- berth.E_CUTOVER
 end
@@ -136,21 +142,27 @@ local B = {}
 B.__index = B
 
 -- dir_or_instance: as berth_attach; nil is the instance `default`. options (all may be left out): writes =
--- "unbracketed" | "bracketed" | "none"; max_leases, max_readers (1 here: this makes one reader), wait_ms; library =
--- a path for berth.load.
+-- "unbracketed" | "bracketed" | "none"; cursors = "off" | "pin"; max_leases, max_readers (1 here: this makes one
+-- reader), wait_ms; library = a path for berth.load.
 function M.attach(dir_or_instance, options)
 	options = options or {}
 	local b = { lib = M.load(options.library), handle = ffi.new("struct berth *[1]"),
 		    reader = ffi.new("struct berth_reader *[1]"), at = ffi.new("struct berth_route"),
 		    placement = ffi.new("struct berth_placement"), pair = ffi.new("struct berth_inject"),
-		    cluster = ffi.new("struct berth_cluster"), cluster_to = ffi.new("struct berth_cluster") }
+		    cluster = ffi.new("struct berth_cluster"), cluster_to = ffi.new("struct berth_cluster"),
+		    number = ffi.new("uint16_t[1]"), count = ffi.new("uint64_t[1]"), numbers = {} }
 	local writes = WRITES[options.writes or "unbracketed"]
 	if not writes then
 		error('berth.attach: writes is "' .. tostring(options.writes) ..
 			'"; it may be "unbracketed", "bracketed" or "none"', 2)
 	end
+	local cursors = CURSORS[options.cursors or "off"]
+	if not cursors then
+		error('berth.attach: cursors is "' .. tostring(options.cursors) .. '"; it may be "off" or "pin"', 2)
+	end
 	local o = ffi.new("struct berth_attach_options", { size = 64, writes = writes, wait_ms = options.wait_ms or 0,
-		max_readers = options.max_readers or 1, max_leases = options.max_leases or 0 })
+		max_readers = options.max_readers or 1, max_leases = options.max_leases or 0,
+		cursors = cursors })
 	local rc = b.lib.berth_attach(dir_or_instance, o, b.handle)
 	if rc ~= 0 then
 		return nil, rc
@@ -211,6 +223,26 @@ function B:endpoint(number)
 		return nil, rc
 	end
 	return endpoint, id
+end
+
+-- The number of the cluster with this id, or nil. Remembered, and looked at again each time: a number is never another
+-- cluster's. One that is not known yet costs a look at all numbers, some milliseconds.
+function B:cluster_number(id)
+	local r, c, known = self.reader[0], self.cluster, self.numbers[id]
+	local function is(number)
+		return self.lib.berth_cluster(r, number, c) == 0 and ffi.string(c.id, c.id_len) == id
+	end
+	self.lib.berth_read_begin(r)
+	local number = known and is(known) and known
+	for n = 1, number and 0 or 65535 do
+		if is(n) then
+			number = n
+			break
+		end
+	end
+	self.lib.berth_read_end(r)
+	self.numbers[id] = number or nil
+	return number or nil
 end
 
 local function injected(lib_, p, pair, partition)
@@ -294,6 +326,45 @@ function B:admit(partition, epoch)
 		return nil, rc
 	end
 	return true
+end
+
+-- ---- cursors ------------------------------------------------------------------------------------------------------
+-- For those who attached with cursors = "pin".
+
+-- Binds a cursor id to the cluster of this number, for its owner (a partition), for ttl_ms (0 or nil: the daemon's
+-- default). wait_ms: until every process sees it, so long at most; 0 or nil: it is only asked for.
+function B:cursor_pin(id, cluster, owner, ttl_ms, wait_ms)
+	local rc = self.lib.berth_cursor_pin(self.reader[0], id, #id, cluster, owner, #owner, ttl_ms or 0, wait_ms or 0)
+	if rc ~= 0 then
+		return nil, rc
+	end
+	return true
+end
+
+-- The number of the cluster that a cursor is pinned to. now_ms: as berth_cursor_resolve has it; nil: the call looks.
+function B:cursor_resolve(id, owner, now_ms)
+	local rc = self.lib.berth_cursor_resolve(self.reader[0], id, #id, owner, #owner, now_ms or 0, self.number)
+	if rc ~= 0 then
+		return nil, rc
+	end
+	return self.number[0]
+end
+
+function B:cursor_release(id, owner)
+	local rc = self.lib.berth_cursor_release(self.reader[0], id, #id, owner, #owner)
+	if rc ~= 0 then
+		return nil, rc
+	end
+	return true
+end
+
+-- How many pins there are.
+function B:cursor_len()
+	local rc = self.lib.berth_cursor_len(self.reader[0], self.count)
+	if rc ~= 0 then
+		return nil, rc
+	end
+	return tonumber(self.count[0])
 end
 
 -- ---- epochs as text -----------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@
 --   setup, exit                 init_worker_by_lua, exit_worker_by_lua: an attachment for each worker
 --   access                      resolves the partition; a write takes its lease here
 --   balancer                    the address for proxy_pass
+--   header_filter, body_filter  the ids of scrolls and points in time in answers (berth_cursors.lua)
 --   body_filter, log            the end of a write, whichever comes first
 --
 -- What belongs to a request is kept under the address of nginx's request, not in ngx.ctx: that survives internal
@@ -26,6 +27,7 @@ local spare, n_spare = {}, 0
 local state           -- of the last berth_maintain, a code: changes of it are logged
 local leaving         -- the worker shuts down: its timers do not run any more
 local maintained = 0  -- when, ngx.now()
+local cursors         -- berth_cursors.lua; nil: cursors are off
 local count = { reads = 0, writes = 0, done = 0, unknown = 0, refused = 0, lost = 0 }
 
 -- ---- upkeep -------------------------------------------------------------------------------------------------------
@@ -44,8 +46,12 @@ end
 
 local function attach(wait_ms)
 	local code
+	if options.cursors == "pin" and wait_ms ~= berth.NO_WAIT then
+		wait_ms = math.min(wait_ms, 100) -- to release a pin waits as long
+	end
 	b, code = berth.attach(options.instance, { writes = "bracketed", max_leases = options.max_leases,
-						   wait_ms = wait_ms, library = options.library })
+						   wait_ms = wait_ms, library = options.library,
+						   cursors = options.cursors == "pin" and "pin" or "off" })
 	if not b then
 		note_state(code)
 	end
@@ -64,6 +70,9 @@ local function maintain()
 			b = nil
 		end
 	end
+	if cursors then
+		cursors.maintain()
+	end
 end
 
 local function tick(premature)
@@ -75,7 +84,8 @@ local function tick(premature)
 end
 
 local DEFAULTS = { instance = "default", max_leases = 4096, interval = 0.2, tries = 1, read_body = true, wait_ms = 1000,
-		   is_write = rules.is_write, resolve = false, library = false }
+		   is_write = rules.is_write, resolve = false, library = false, cursors = "off", cursor_ttl = 300,
+		   cursor_body_max = 1048576, seal_keys = false, seal_library = false }
 
 -- In init_worker_by_lua. README.md lists the options. A worker that finds no daemon, or no instance, goes on and tries
 -- again; what it cannot answer meanwhile gets 503.
@@ -97,6 +107,12 @@ function M.setup(o)
 		end
 	end
 	options.library = options.library or nil
+	if options.cursors == "pin" or options.cursors == "seal" then
+		cursors = require "berth_cursors"
+		cursors.setup(options, function() return b end)
+	elseif options.cursors ~= "off" then
+		error('berth_nginx.setup: cursors is "' .. tostring(options.cursors) .. '"; it may be "off", "pin" or "seal"', 2)
+	end
 	attach(options.wait_ms)
 	maintain()
 	assert(ngx.timer.every(options.interval, tick))
@@ -153,14 +169,15 @@ local function new_entry(k)
 	else
 		e = { w = berth.new_write() }
 	end
-	e.open, e.tried, e.host = false, false, nil
+	e.open, e.tried, e.host, e.cursor = false, false, nil, nil
 	entries[k] = e
 	return e
 end
 
 local RETRY_MS = { [berth.E_CUTOVER] = 50, [berth.E_STALE] = 0, [berth.E_AGAIN] = 50 }
 
-local function refuse(http, name, text, retry_ms)
+-- kind: the type of OpenSearch's own error, whose form the answer then has.
+local function refuse(http, name, text, retry_ms, kind)
 	count.refused = count.refused + 1
 	ngx.req.discard_body()
 	ngx.status = http
@@ -169,8 +186,13 @@ local function refuse(http, name, text, retry_ms)
 		ngx.header["Retry-After"] = 1
 		ngx.header["X-Berth-Retry-Ms"] = retry_ms
 	end
-	local body = '{"error":{"code":"' .. name .. '","message":"' .. string.gsub(text, '[%c"\\]', " ") .. '","status":' ..
-		http .. (retry_ms and ',"retry_ms":' .. retry_ms or "") .. "}}\n"
+	text = string.gsub(text, '[%c"\\]', " ")
+	local body = '{"error":{"code":"' .. name .. '","message":"' .. text .. '","status":' .. http ..
+		(retry_ms and ',"retry_ms":' .. retry_ms or "") .. "}}\n"
+	if kind then
+		local cause = '"type":"' .. kind .. '","reason":"' .. text .. '"'
+		body = '{"error":{"root_cause":[{' .. cause .. "}]," .. cause .. ',"code":"' .. name .. '"},"status":' .. http .. "}\n"
+	end
 	ngx.header["Content-Length"] = #body
 	ngx.print(body)
 	return ngx.exit(http)
@@ -218,7 +240,7 @@ local function again(e)
 			"with a log_by_lua of its own? See share/doc/berth/nginx.md")
 		end_write(e, berth.UNKNOWN)
 	end
-	e.tried, e.host = false, nil
+	e.tried, e.host, e.cursor = false, nil, nil
 end
 
 -- The first segment of the path, decoded, for access. strip: the node gets the path without it.
@@ -280,8 +302,20 @@ function M.access(partition, uri)
 	if sub(uri, 1, 1) ~= "/" then
 		return refuse(400, "bad-path", "the path does not begin with a slash")
 	end
-	local at, code
-	if options.is_write(ngx.req.get_method(), uri) then
+	local at, code, cursor, refusal
+	if cursors then
+		cursor, refusal = cursors.take(partition, ngx.req.get_method(), uri, state == 0)
+		if refusal and refusal.code then
+			return refuse_code(refusal.code, partition)
+		elseif refusal then
+			return refuse(unpack(refusal, 1, 5))
+		end
+		uri = cursor and cursor.uri or uri
+	end
+	if cursor and cursor.cluster then -- wherever the partition lives by now
+		at = cursor
+		count.reads = count.reads + 1
+	elseif not cursor and options.is_write(ngx.req.get_method(), uri) then
 		e = e or new_entry(k)
 		at, code = begin(e, partition, uri)
 		if not at and not code then
@@ -294,7 +328,8 @@ function M.access(partition, uri)
 	if not at then
 		return refuse_code(code, partition)
 	end
-	local epoch, to, id = berth.epoch_text(at.epoch), target_of(at.cluster) -- a look-up's answer is the next one's too
+	local cluster = at.cluster -- a look-up's answer is the next one's too
+	local epoch, to, id = at.epoch and berth.epoch_text(at.epoch) or "", target_of(cluster)
 	local host, why
 	if to then
 		host, why = address_of(to)
@@ -308,7 +343,10 @@ function M.access(partition, uri)
 	end
 	e = e or new_entry(k)
 	local var, url = ngx.var, to.base .. uri
-	e.host, e.port, e.url = host, to.port, url
+	if cursor then
+		cursor.cluster, cursor.cluster_id = cluster, id
+	end
+	e.host, e.port, e.url, e.cursor = host, to.port, url, cursor
 	var.berth_url, var.berth_host, var.berth_epoch, var.berth_cluster = url, to.authority, epoch, id
 end
 
@@ -332,13 +370,25 @@ function M.balancer()
 	end
 end
 
--- In body_filter_by_lua: the answer is whole.
+-- In header_filter_by_lua.
+function M.header_filter()
+	local e = cursors and entries[key()]
+	if e and e.cursor then
+		cursors.header(e.cursor)
+	end
+end
+
+-- In body_filter_by_lua, which has to return what this does: ngx.ERROR cuts the connection off.
 function M.body_filter()
-	if ngx.arg[2] then
-		local e = entries[key()]
-		if e and e.open then
-			settle(e, true)
-		end
+	local last = ngx.arg[2]
+	if not cursors and not last then
+		return nil
+	end
+	local e = entries[key()]
+	if e and e.open and last then -- the answer is whole
+		settle(e, true)
+	elseif e and e.cursor and not cursors.body(e.cursor) then
+		return ngx.ERROR
 	end
 end
 
@@ -348,6 +398,10 @@ function M.log()
 	local e = entries[k]
 	if e then
 		entries[k] = nil
+		if e.cursor then
+			cursors.check(e.cursor)
+			e.cursor = nil
+		end
 		if e.open then -- an answer without a body ends here
 			settle(e, ngx.status == 204 or ngx.status == 304 or ngx.req.get_method() == "HEAD")
 		end
@@ -370,6 +424,9 @@ function M.exit()
 		b:close()
 		b = nil
 	end
+	if cursors then
+		cursors.exit()
+	end
 end
 
 -- Counters of the worker that answers, as JSON: for a location of the operator's.
@@ -383,6 +440,9 @@ function M.status()
 		',"open":', open)
 	for _, name in ipairs { "reads", "writes", "done", "unknown", "refused", "lost" } do
 		ngx.print(',"', name, '":', count[name])
+	end
+	for _, name in ipairs(cursors and { "cursors", "followed", "cut" } or {}) do
+		ngx.print(',"', name, '":', cursors.count[name])
 	end
 	ngx.print("}\n")
 end

@@ -48,7 +48,7 @@ function M.is_write(method, uri)
 	elseif api == "_search" then
 		return not (SEARCH_REST[rest] or rest == nil and method == "POST")
 	end
-	return not (READ_POSTS[api] and method == "POST")
+	return api ~= "_pit" and not (READ_POSTS[api] and method == "POST")
 end
 
 -- Whether the node, when it accepts this, goes on with it behind its answer.
@@ -70,6 +70,111 @@ function M.first_segment(uri, normal)
 		return nil
 	end
 	return segment, sub(rest, 1, 1) == "/" and rest or "/" .. rest
+end
+
+-- ---- requests about cursors ---------------------------------------------------------------------------------------
+-- As OpenSearch 1.x to 3.x reads them: RestController (paths), RestUtils (queries), RestSearchScrollAction,
+-- RestClearScrollAction, RestCreatePitAction, RestDeletePitAction, RestSearchAction; and Elasticsearch's /_pit since 7.10.
+
+-- Parameters of a raw query: last ones win, and a semicolon separates as an ampersand does. twice: names given twice.
+local function arguments(query)
+	local all, twice = ngx.decode_args((string.gsub(query, ";", "&")), 0), {}
+	for name, value in pairs(all) do
+		if type(value) == "table" then
+			twice[name], all[name] = true, value[#value]
+		end
+		if all[name] == true then
+			all[name] = ""
+		end
+	end
+	return all, twice
+end
+
+-- Segments of a raw path, decoded; the number of the one that names the API; the raw path before that one.
+local function segments(path)
+	local list, at, before = {}, nil, ""
+	for raw in gmatch(path, "[^/]+") do
+		local segment = decode(raw)
+		if segment == "." or segment == ".." then
+			return nil
+		end
+		list[#list + 1] = segment
+		if not at and sub(segment, 1, 1) == "_" and segment ~= "_all" then
+			at = #list
+		elseif not at then
+			before = before .. "/" .. raw
+		end
+	end
+	return list, at, before
+end
+
+-- What a request has to do with cursors; nil: nothing. Else a table with `kind`:
+--   open       makes one; its id is the answer's top-level `key`; it lives for `time`
+--   search     may continue a point in time that its body names          msearch   the same, many
+--   next       continues a scroll        clear   ends scrolls            close     ends points in time
+--   all        is about all cursors of the cluster, whosever they are
+--   odd        nobody knows which path a node will make of it
+-- and args (of the query), twice, before (the raw path before the API), ids (in the path), pit (Elasticsearch's), body (a
+-- body of this kind may name a point in time).
+function M.cursor_of(method, uri)
+	if method ~= "GET" and method ~= "POST" and method ~= "DELETE" then
+		return nil
+	end
+	local path, query = match(uri, "^([^?]*)%??(.*)$")
+	if find(path, "#", 1, true) then
+		return { kind = "odd" }
+	end
+	local list, at, before = segments(path)
+	if not list then
+		local plain = decode(path)
+		return (find(plain, "search", 1, true) or find(plain, "_pit", 1, true)) and { kind = "odd" } or nil
+	end
+	local api, rest, more = list[at], list[at and at + 1], list[at and at + 2]
+	local post, delete = method == "POST", method == "DELETE"
+	if api ~= "_search" and api ~= "_msearch" and api ~= "_pit" then
+		return nil
+	end
+	local args, twice = arguments(query)
+	local c = { args = args, twice = twice, before = before }
+	if api == "_msearch" then
+		c.kind = not (rest or delete) and "msearch" or nil
+	elseif api == "_pit" then
+		c.pit, c.key, c.time = true, "id", args.keep_alive
+		c.kind = not rest and (post and "open" or delete and "close") or nil
+	elseif rest == "scroll" then
+		c.kind, c.ids = delete and "clear" or "next", more
+		if #list > at + 2 then
+			c.kind = "odd"
+		end
+	elseif rest == "point_in_time" then
+		c.key, c.time = "pit_id", args.keep_alive
+		c.kind = more == "_all" and "all" or not more and (post and "open" or delete and "close") or nil
+	elseif not delete and (rest == nil or rest == "template" and not more) then
+		c.kind, c.key, c.body = "search", "_scroll_id", rest == nil
+		if args.scroll and args.scroll ~= "" then
+			c.kind, c.time = "open", args.scroll
+		elseif rest then
+			c.kind = nil
+		end
+	end
+	return c.kind and c or nil
+end
+
+local UNITS = { d = 86400000, h = 3600000, m = 60000, s = 1000, ms = 1, micros = 1e-3, nanos = 1e-6 }
+
+-- Milliseconds of a time as OpenSearch writes it, 1 at least, 24 hours at most (search.max_keep_alive and
+-- point_in_time.max_keep_alive, as a cluster has them by default). nil: it is none, and the node refuses it.
+function M.time_ms(text)
+	local number, unit = match(text or "", "^%s*(%d+)%s*(%a+)%s*$")
+	unit = unit and UNITS[string.lower(unit)]
+	return unit and math.max(1, math.min(86400000, math.floor(tonumber(number) * unit))) or nil
+end
+
+-- Whether a node might read a body in another way than cjson: bytes of UTF-16 or UTF-32, characters written longer than
+-- they are (which Jackson takes for the short ones).
+function M.is_odd_text(text)
+	return find(text, "%z") or find(text, "[\192\193]") or find(text, "\224[\128-\159]") or
+		find(text, "\240[\128-\143]")
 end
 
 -- ---- answers ------------------------------------------------------------------------------------------------------

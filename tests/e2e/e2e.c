@@ -17,6 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cursors.h"
 #include "verdict.h"
 
 #define PARTITIONS 50u
@@ -37,7 +38,8 @@ struct run {
 static uint64_t seed;
 static unsigned migrations = 200;
 
-static void run_open(struct run *r, unsigned barrier_ms, unsigned tries, unsigned leases, const struct load_mix *mix)
+static void run_open_with(struct run *r, unsigned barrier_ms, unsigned tries, unsigned leases, const char *cursors,
+			  const struct load_mix *mix)
 {
 	bool slow = mix->slow_percent > 0;
 	struct load_options options = {.n_partitions = PARTITIONS,
@@ -56,7 +58,8 @@ static void run_open(struct run *r, unsigned barrier_ms, unsigned tries, unsigne
 				    .n_workers = WORKERS,
 				    .barrier_ms = barrier_ms,
 				    .tries = tries,
-				    .leases = leases},
+				    .leases = leases,
+				    .cursors = cursors},
 			  .history = {.max_tries = tries > 1 ? PLACE_TRIES_MOST : 1}};
 	place_open(&r->place);
 	moves_place(&r->place, PARTITIONS, &r->history);
@@ -65,6 +68,11 @@ static void run_open(struct run *r, unsigned barrier_ms, unsigned tries, unsigne
 	if (!r->load)
 		place_fail("cannot start the load");
 	usleep(300000); /* all connections are there */
+}
+
+static void run_open(struct run *r, unsigned barrier_ms, unsigned tries, unsigned leases, const struct load_mix *mix)
+{
+	run_open_with(r, barrier_ms, tries, leases, NULL, mix);
 }
 
 static struct moves *run_moves(struct run *r, unsigned percent, unsigned threads, unsigned wait_ms)
@@ -311,6 +319,63 @@ static void a_killed_worker_costs_the_migrations_that_it_had_writes_in_a_barrier
 	assert_int_equal(killed, 3);
 }
 
+/* Cursors of tenants that move; in mode `pin` the writer is killed meanwhile, too. */
+static void cursors_while_tenants_move(const char *mode)
+{
+	const struct load_mix mix = {.ok = 1};
+	bool pin = strcmp(mode, "pin") == 0;
+	struct run r;
+	struct cursors *cursors;
+	struct cursors_counts n;
+	struct moves *moves;
+
+	run_open_with(&r, 1000, 1, LEASES, mode, &mix);
+	cursors = cursors_start(&(struct cursors_options){
+		.port = r.place.proxy_port, .n_partitions = 12, .n_threads = 12, .seed = seed});
+	assert_non_null(cursors);
+	/* few tenants, so that they move while their cursors live */
+	const struct moves_options options = {.place = &r.place,
+					      .load = r.load,
+					      .n_partitions = 12,
+					      .n_moves = migrations / 4 + 1,
+					      .n_threads = 4,
+					      .undone_percent = 15,
+					      .draining_ms = 80,
+					      .pause_ms = 80,
+					      .wait_ms = 2000,
+					      .seed = seed};
+	moves = moves_start(&options, &r.history);
+	while (moves_done(moves) < migrations / 8)
+		usleep(1000);
+	if (pin) {
+		cursors_excuse(cursors, true);
+		place_kill_berthd(&r.place);
+		usleep(100000);
+		place_restart_berthd(&r.place);
+		usleep(1200000); /* a worker that waited in vain asks again after a second */
+		cursors_excuse(cursors, false);
+	}
+	r.n_moves = moves_wait(&moves, &r.move);
+	n = cursors_stop(&cursors, "note: ");
+	run_close(&r);
+	assert_int_equal(n.faults, 0);
+	assert_true(n.opened > 20 && n.foreign > 10 && n.cleared > 10);
+	assert_true(n.elsewhere > n.continued / 10);
+	assert_true(n.moved > 0);
+}
+
+static void a_pinned_cursor_goes_on_where_it_was_opened_and_for_nobody_else(void **state)
+{
+	(void)state;
+	cursors_while_tenants_move("pin");
+}
+
+static void so_does_a_sealed_one(void **state)
+{
+	(void)state;
+	cursors_while_tenants_move("seal");
+}
+
 static int body(void *arg)
 {
 	const struct CMUnitTest tests[] = {
@@ -322,6 +387,8 @@ static int body(void *arg)
 		cmocka_unit_test(so_do_writes_when_leases_are_short_and_an_unknown_outcome_counts_for_every_partition),
 		cmocka_unit_test(a_reload_of_the_proxy_costs_no_write_and_no_barrier),
 		cmocka_unit_test(a_killed_worker_costs_the_migrations_that_it_had_writes_in_a_barrier_and_no_write),
+		cmocka_unit_test(a_pinned_cursor_goes_on_where_it_was_opened_and_for_nobody_else),
+		cmocka_unit_test(so_does_a_sealed_one),
 	};
 
 	(void)arg;

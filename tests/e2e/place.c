@@ -268,17 +268,40 @@ static const char *const proxy_lines[][2] = {
 	 "lua_package_path \"@HERE@/reader_lib/lua/?.lua;/usr/share/lua/5.1/?.lua;;\";"},
 	{"instance = \"/dev/shm/berth/default\",", "instance = \"@DIR@\", tries = @TRIES@,"},
 	{"max_leases = 4096,", "max_leases = @LEASES@,"},
+	{"cursors = \"off\",", "cursors = \"@CURSORS@\", seal_keys = \"@HOME@/seal.keys\","},
 	{"access_log access.log berth;", "access_log off;"},
 	{"listen 127.0.0.1:9280;", "listen 127.0.0.1:@PORT@;"},
 	{"proxy_next_upstream off;", "proxy_next_upstream @NEXT@;"},
 	{"add_header X-Berth-Cluster $berth_cluster always;",
 	 "add_header X-Berth-Cluster $berth_cluster always;\n\t\t\tadd_header X-Upstream-Status $upstream_status "
-	 "always;"},
+	 "always;\n\t\t\tadd_header X-Worker $pid always;"},
 };
+
+/* Names a library for the workers. */
+static void name_library(const char *variable, const char *file)
+{
+	char library[512], *absolute = realpath(place_program(file, library), NULL);
+
+	if (!absolute)
+		place_fail("%s is not there: run make", library);
+	setenv(variable, absolute, 1);
+	free(absolute);
+}
+
+static void make_keys(const struct place *p)
+{
+	char program[512], path[128];
+	const char *argv[] = {place_program("berth", program), "seal", "keygen", path, NULL};
+	int status = 0;
+
+	snprintf(path, sizeof(path), "%s/seal.keys", p->home);
+	if (waitpid(spawn(p, "keygen.err", SIGKILL, argv), &status, 0) < 0 || status != 0)
+		place_fail("%s seal keygen %s failed", program, path);
+}
 
 static void start_proxy(struct place *p)
 {
-	char path[128], here[4096], library[512], *text = read_file("reader_lib/lua/nginx.conf");
+	char path[128], here[4096], *text = read_file("reader_lib/lua/nginx.conf");
 
 	for (size_t i = 0; i < sizeof(proxy_lines) / sizeof(proxy_lines[0]); i++) {
 		if (!strstr(text, proxy_lines[i][0]))
@@ -292,6 +315,8 @@ static void start_proxy(struct place *p)
 	text = replace_number(text, "@WORKERS@", p->n_workers);
 	text = replace(text, "@HERE@", here);
 	text = replace(text, "@DIR@", p->dir);
+	text = replace(text, "@CURSORS@", p->cursors ? p->cursors : "off");
+	text = replace(text, "@HOME@", p->home);
 	text = replace_number(text, "@PORT@", p->proxy_port);
 	text = replace_number(text, "@TRIES@", p->tries);
 	text = replace_number(text, "@LEASES@", p->leases);
@@ -299,11 +324,11 @@ static void start_proxy(struct place *p)
 	snprintf(path, sizeof(path), "%s/proxy.conf", p->home);
 	write_file(path, text);
 	free(text);
-	char *absolute = realpath(place_program("libberth.so", library), NULL);
-	if (!absolute)
-		place_fail("%s is not there: run make", library);
-	setenv("BERTH_LIBRARY", absolute, 1);
-	free(absolute);
+	name_library("BERTH_LIBRARY", "libberth.so");
+	if (p->cursors && strcmp(p->cursors, "seal") == 0) {
+		name_library("BERTH_SEAL_LIBRARY", "libberth-seal.so");
+		make_keys(p);
+	}
 	start_nginx(p, "proxy", &p->proxy, p->proxy_port, SIGTERM);
 }
 

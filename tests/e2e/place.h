@@ -17,9 +17,10 @@
 struct place {
 	/* Set by the caller, before place_open. */
 	unsigned n_clusters, n_workers, barrier_ms;
-	unsigned tries;  /* how often the proxy sends a write that got no answer */
-	unsigned leases; /* of each worker: writes under way */
-	bool killed;     /* a worker was: what the proxy's master says of that is no fault */
+	unsigned tries;      /* how often the proxy sends a write that got no answer */
+	unsigned leases;     /* of each worker: writes under way */
+	const char *cursors; /* "pin" or "seal"; NULL: off */
+	bool killed;         /* a worker was: what the proxy's master says of that is no fault */
 	/* Set by place_open. */
 	char home[96], dir[96]; /* directories, in memory: of configurations and logs; of the instance */
 	char store[96];         /* SQLite's file, on disk */

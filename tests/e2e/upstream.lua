@@ -10,6 +10,8 @@
 --     late:A:E     the connection is dropped after A, it takes effect E after that
 --     cut:E:A      takes effect after E, the connection is dropped after A in the middle of the answer
 --     busy:A       503 after A, nothing took effect
+-- A scroll or a point in time is known to the cluster that opened it alone (404 elsewhere), and tells whose data it shows:
+-- that of the tenant that opened it. X-Behave `new`: the answer has a new id, and the old one is forgotten.
 -- Runs in upstream.conf, one process. Must not yield between the clock and the write of a line.
 local ffi = require "ffi"
 
@@ -145,9 +147,52 @@ local function write_request(cluster, fd, h)
 	}, tonumber(a), tonumber(b) or 0)
 end
 
+-- ---- scrolls and points in time ----
+
+local contexts, made = {}, 0 -- [id] = {cluster, tenant}
+
+local function show(cluster, key, id)
+	local context = contexts[id]
+	ngx.header["X-Cluster"] = context and cluster
+	ngx.header["Content-Type"] = "application/json"
+	ngx.status = context and 200 or 404
+	local text = context and '{"hits":{"_scroll_id":1},"' .. key .. '":"' .. id .. '","of":"' .. context.tenant .. '"}\n' or
+		'{"error":{"type":"search_context_missing_exception"},"status":404}\n'
+	ngx.header["Content-Length"] = #text
+	ngx.print(text)
+end
+
+local function cursor(cluster, h)
+	ngx.req.read_body()
+	local body, method, uri = ngx.req.get_body_data() or "", ngx.req.get_method(), ngx.var.uri
+	local id, key = body:match('"scroll_id":%[?"([^"]+)"'), "_scroll_id"
+	if not id then
+		id = body:match('"pit_id":%[?"([^"]+)"') or body:match('"pit":{"id":"([^"]+)"')
+		key = (id or uri:find("point_in_time", 1, true)) and "pit_id" or key
+	end
+	local context = contexts[id]
+	if not id or context and context.cluster == cluster and h["X-Behave"] == "new" then
+		if id then
+			contexts[id] = nil
+		end
+		made = made + 1
+		id = "c" .. cluster .. "." .. made .. "." .. math.random(2 ^ 30)
+		contexts[id] = context or { cluster = cluster, tenant = h["X-Partition"] }
+	elseif context and context.cluster ~= cluster then
+		return show(cluster, key, "")
+	end
+	show(cluster, key, id)
+	if method == "DELETE" then
+		contexts[id] = nil
+	end
+end
+
 local function serve(cluster, log)
 	local fd, h = logs[log] or open_log(log), ngx.req.get_headers()
 
+	if ngx.var.uri:find("/_search", 1, true) then
+		return cursor(cluster, h)
+	end
 	if ngx.req.get_method() == "PUT" then
 		return write_request(cluster, fd, h)
 	end

@@ -1,0 +1,1 @@
+../../shm/berth_errors.h
