@@ -10,8 +10,9 @@
 
 #include "cursor.h"
 
-#define CHANGES SAMPLES_MAX /* in each run, with the flood and without */
+#define CHANGES 200u /* in each run, with the flood and without */
 #define CHANGES_QUICK 50u
+#define PAUSE_US 1000u /* between two: one that comes alone has to be let in each time */
 #define CAPACITY 10000u
 #define BURST 1000u
 #define MORE_GOAL_US 1000
@@ -58,6 +59,7 @@ static void measure(struct daemon *d, unsigned n, struct samples *s)
 			 "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"set\",\"params\":{\"partition\":\"changing\","
 			 "\"placement\":{\"mode\":\"dedicated-cluster\",\"cluster\":\"pinned-%u\"},\"force\":true}}\n",
 			 turn++ % 2);
+		usleep(PAUSE_US);
 		from = now_ns();
 		daemon_call(d, line, -1, answer, sizeof(answer), NULL);
 		add_sample(s, elapsed_ns(from) / 1e3);

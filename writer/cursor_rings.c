@@ -10,13 +10,18 @@
  *    for an entry says when its pin ends, not how long it lasts.
  * P3 A reader that sleeps is woken: either the fence here came first, then it saw the ack, or its own did, then its
  *    `waiting` is seen. It waits for the last entry of its ring, so once after a batch will do. Killed before that, the
- *    next writer wakes the reader of the ring that cursor_doing names, whether it finds anything in it or not. */
+ *    next writer wakes the reader of the ring that cursor_doing names, whether it finds anything in it or not.
+ * P4 What has expired is judged by a time between the call that asked and its answer: the clock is read after the head that
+ *    says the entry is there, for each batch anew (this thread may be stopped anywhere), and before the first ack. */
 #include "cursor_rings.h"
 
 #include <limits.h>
 #include <linux/futex.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
+
+#include "../shm/segment.h"
 
 #define AHEAD 16u                    /* entries whose cache misses overlap */
 #define DONE_MASK ((1ull << 56) - 1) /* what an ack has room for */
@@ -58,7 +63,7 @@ static enum shm_pin_result invalid(const struct cursor_desk *desk, enum shm_pin_
 	return why;
 }
 
-static enum shm_pin_result apply(const struct shm_ring_entry *e, const struct cursor_desk *desk)
+static enum shm_pin_result apply(const struct shm_ring_entry *e, const struct cursor_desk *desk, uint64_t now_ms)
 {
 	/* Copied before it is checked: its process may write it meanwhile. */
 	const uint64_t hash[2] = {atomic_load_explicit(&e->hash[0], memory_order_relaxed),
@@ -69,12 +74,12 @@ static enum shm_pin_result apply(const struct shm_ring_entry *e, const struct cu
 		 cluster = atomic_load_explicit(&e->cluster, memory_order_relaxed);
 
 	if (op == SHM_OP_RELEASE)
-		return cursor_table_release(desk->table, hash, owner, desk->now_ms);
+		return cursor_table_release(desk->table, hash, owner, now_ms);
 	if (op != SHM_OP_PIN || cluster == 0 || cluster > SHM_CLUSTERS_MAX || expiry > CURSOR_EXPIRY_MAX)
 		return invalid(desk, SHM_PIN_INVALID);
 	if (!cursor_cluster_exists(desk->exists, cluster))
 		return invalid(desk, SHM_PIN_NO_CLUSTER);
-	return cursor_table_pin(desk->table, hash, owner, (uint16_t)cluster, expiry, desk->now_ms);
+	return cursor_table_pin(desk->table, hash, owner, (uint16_t)cluster, expiry, now_ms);
 }
 
 /* ---- a batch ---- */
@@ -112,6 +117,7 @@ unsigned cursor_ring_serve(const struct cursor_rings *s, uint32_t i, unsigned mo
 	const struct shm_ring *ring = ring_at(s, i);
 	const struct shm_ring_entry *entries = (const struct shm_ring_entry *)(ring + 1);
 	uint64_t head = head_of(ring), done = done_of(s, i), n = (head - done) & DONE_MASK;
+	uint64_t now_ms;
 	unsigned k;
 
 	if (n == 0)
@@ -121,12 +127,13 @@ unsigned cursor_ring_serve(const struct cursor_rings *s, uint32_t i, unsigned mo
 		cursor_ring_wake(s, i);
 		return 1;
 	}
+	now_ms = seg_clock_ms(CLOCK_BOOTTIME); /* P4: after the head */
 	atomic_store_explicit(&desk->ledger->cursor_doing, 1 + (uint64_t)s->first_ack + i, memory_order_relaxed);
 	atomic_thread_fence(memory_order_release); /* P2: before the first of them is applied */
 	for (k = 0; k < n && k < most; k++, done++) {
 		if (k % AHEAD == 0 && n > 1)
 			prefetch(entries, done, n - k, desk);
-		acknowledge(s, i, done + 1, apply(&entries[done % SHM_RING_ENTRIES], desk));
+		acknowledge(s, i, done + 1, apply(&entries[done % SHM_RING_ENTRIES], desk, now_ms));
 	}
 	cursor_ring_wake(s, i);
 	return k;

@@ -12,7 +12,6 @@ struct cursor_desk { /* where entries are applied */
 	struct cursor_table *table;
 	struct shm_ledger *ledger;
 	const _Atomic uint64_t *exists; /* a bit for each cluster number */
-	uint64_t now_ms;                /* CLOCK_BOOTTIME */
 };
 
 struct cursor_rings {

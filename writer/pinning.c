@@ -12,16 +12,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "log.h"
-
-#define SLICE_NS 100000u /* the shortest that the kernel grants */
 
 static bool let_go(void *arg, uint32_t slot)
 {
@@ -49,23 +44,6 @@ static uint32_t share_of(const struct options *o)
 	uint64_t share = o->cursor_capacity * o->cursor_owner_share / 100;
 
 	return o->cursor_owner_share == 0 ? 0 : share == 0 ? 1 : (uint32_t)share;
-}
-
-/* The cursor thread under a flood of pins, and who floods, are as busy as they can be. With a slice that is shorter than
- * theirs, the kernel (6.12 and later) lets this thread run as soon as a request comes, not when their slices end. Where it
- * is refused or unknown, changes wait for the scheduler as ever. */
-static void ask_for_short_slices(void)
-{
-	struct { /* sched_setattr(2); the kernel's header does not go with sched.h */
-		uint32_t size, policy;
-		uint64_t flags;
-		int32_t nice;
-		uint32_t priority;
-		uint64_t runtime, deadline, period;
-	} attr = {.size = sizeof(attr), .policy = SCHED_OTHER, .runtime = SLICE_NS};
-
-	attr.nice = getpriority(PRIO_PROCESS, 0);
-	(void)syscall(SYS_sched_setattr, 0, &attr, 0);
 }
 
 enum refusal_code pinning_start(struct server *s, struct refusal *r)
@@ -97,7 +75,6 @@ enum refusal_code pinning_start(struct server *s, struct refusal *r)
 		return code;
 	}
 	registry_set_rings(table_registry(t), let_go, s->cursors);
-	ask_for_short_slices();
 	cursors_stats(s->cursors, &stats);
 	log_event(LEVEL_INFO, "cursors", LOG_N("capacity", stats.capacity), LOG_N("pins", stats.pins),
 		  LOG_N("processes", stats.processes), LOG_S("busy_poll", stats.busy_poll ? "yes" : "no"),
