@@ -47,9 +47,10 @@ TESTS  := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/[0-9]*.c
 TESTLIB:= $(call obj,$(filter-out $(wildcard tests/[0-9]*.c tests/fuzz_*.c tests/torture_*.c),$(call src,tests)))
 # The end-to-end run: two programs from one folder.
 E2E    := $(call obj,$(filter-out tests/e2e/e2e.c tests/e2e/demo.c,$(call src,tests/e2e)))
-# Two programs, each of the files that begin with its name; a test of fixed seeds links the second's too.
+# Two programs, each of the files that begin with its name, and torture_ambush.c in both; a test of fixed seeds links the
+# second's too.
 TORTURE_LEASE := $(call obj,$(filter-out tests/torture_cursor%,$(wildcard tests/torture_*.c)))
-TORTURE_CURSOR:= $(call obj,$(wildcard tests/torture_cursor_*.c))
+TORTURE_CURSOR:= $(call obj,$(wildcard tests/torture_cursor_*.c) tests/torture_ambush.c)
 FUZZ   := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/fuzz_*.c)))
 BENCH  := $(call obj,$(call src,bench))
 EXAMPLES := $(patsubst reader_lib/examples/%.c,$(BUILD)/examples/%,$(sort $(wildcard reader_lib/examples/*.c)))
@@ -203,7 +204,7 @@ $(BUILD)/tests/fuzz_%: tests/fuzz_%.c $(wildcard shm/*.[ch] writer/*.[ch] reader
 		-fno-sanitize-recover=undefined -o $@ $< $(filter-out writer/main.c,$(call src,writer)) $(call src,shm) \
 		$(call src,reader_lib) $(call src,reader_lib/seal) $(WRITER_LIBS) $(SEAL_LIBS)
 
-## model: the Promela models of the protocols, those that must pass and those that must fail (two minutes)
+## model: the Promela models of the protocols, those that must pass and those that must fail (three minutes)
 .PHONY: model
 model: deps
 	$(Q)tests/model/run

@@ -112,7 +112,8 @@ int berth_detach(struct berth **b);
  * came back or was replaced, registers with it. Call it from the proxy's loop, when berth_maintain_fd is readable and
  * at least once a second. One thread at a time. Never waits: what takes time is finished by a later call. Readers
  * follow at their next outermost section.
- *   BERTH_OK             registered with a living daemon
+ *   BERTH_OK             registered with a daemon that holds its socket open; whether its heart still beats is looked at by
+ *                        berth_cursor_pin and berth_cursor_release alone, which need its answer
  *   BERTH_E_WRITER_DOWN  no daemon answers at present; look-ups go on, and so does the gate once registered
  *   others, as of berth_attach: what stands against registering again; it is tried again */
 int berth_maintain(struct berth *b);
@@ -316,7 +317,7 @@ int berth_write_end(struct berth_reader *r, struct berth_write *w, enum berth_ou
 
 /* Pins a cursor: id belongs to this cluster, for this owner, for ttl_ms from now (0: the daemon's default, 300 s). An id
  * that its owner has pinned already gets the new ttl and cluster, and nothing is evicted; else, with no room left, what
- * has expired goes first, then the pin that was pinned the longest time ago. O(1), whatever is pinned.
+ * has expired goes first, then the pin that was pinned, or pinned again, the longest time ago. O(1), whatever is pinned.
  * wait_ms > 0: returns when every process sees it, or after so long. wait_ms 0: returns at once, without a system call
  * but the one that wakes a sleeping daemon; others see it soon (and what is refused then is counted in `berth cursors`).
  *   BERTH_E_NOT_OWNER    403: another partition has pinned this id
@@ -347,7 +348,8 @@ struct berth_cursor {
 int berth_cursor_resolve_bulk(struct berth_reader *r, const struct berth_cursor *cursors, size_t n, uint64_t now_ms,
 			      uint16_t *clusters, int *status);
 
-/* Ends a pin. Waits for the daemon as long as berth_attach did at most (wait_ms there; BERTH_NO_WAIT: not at all).
+/* Ends a pin. Waits for the daemon as long as berth_attach did at most (wait_ms there; BERTH_NO_WAIT: not at all, and
+ * BERTH_OK means that it was asked).
  *   BERTH_E_NOT_OWNER  403: it is another partition's, and stays
  *   BERTH_E_UNKNOWN    404: no such pin, or not any more
  *   BERTH_E_AGAIN      503: as of berth_cursor_pin; releasing again is safe */

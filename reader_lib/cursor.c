@@ -61,8 +61,8 @@ HOT int berth_cursor_resolve(struct berth_reader *r, const void *id, size_t id_l
 
 #define CHUNK 16 /* cursors whose cache misses overlap */
 
-static void resolve_chunk(struct berth_reader *r, const struct berth_cursor *c, size_t n, uint64_t now_ms,
-			  uint16_t *clusters, int *status)
+static void resolve_chunk(const struct berth_reader *r, const struct berth_cursor *c, size_t n, uint64_t now_ms,
+			  uint16_t found[CHUNK], int *status)
 {
 	struct pin_name names[CHUNK];
 	bool usable[CHUNK];
@@ -84,18 +84,14 @@ static void resolve_chunk(struct berth_reader *r, const struct berth_cursor *c, 
 		if (first != 0 && first <= r->pins.capacity)
 			__builtin_prefetch(&r->pins.slots[first - 1]);
 	}
-	for (size_t i = 0; i < n; i++) {
-		uint16_t found = 0;
-
-		status[i] = usable[i] ? pins_look(r, &names[i], now_ms, &found) : BERTH_E_INVAL;
-		if (likely(status[i] == BERTH_OK))
-			clusters[i] = found;
-	}
+	for (size_t i = 0; i < n; i++)
+		status[i] = usable[i] ? pins_look(r, &names[i], now_ms, &found[i]) : BERTH_E_INVAL;
 }
 
 HOT int berth_cursor_resolve_bulk(struct berth_reader *r, const struct berth_cursor *cursors, size_t n, uint64_t now_ms,
 				  uint16_t *clusters, int *status)
 {
+	uint16_t found[CHUNK];
 	int rc = BERTH_OK;
 
 	if (unlikely(!r || (n && (!cursors || !clusters || !status))))
@@ -107,11 +103,17 @@ HOT int berth_cursor_resolve_bulk(struct berth_reader *r, const struct berth_cur
 			rc = BERTH_E_WRITER_DOWN;
 		if (rc != BERTH_OK)
 			break;
-		resolve_chunk(r, cursors + at, part, now_ms, clusters + at, status + at);
-		for (size_t i = at; i < at + part; i++)
-			if (unlikely(status[i] == BERTH_E_CORRUPT || status[i] == BERTH_E_AGAIN || !pins_current(r)))
-				status[i] = berth_cursor_resolve(r, cursors[i].id, cursors[i].id_len, cursors[i].owner,
-								 cursors[i].owner_len, now_ms, &clusters[i]);
+		resolve_chunk(r, cursors + at, part, now_ms, found, status + at);
+		for (size_t i = 0, all = pins_current(r); i < part; i++) { /* P1 */
+			const struct berth_cursor *c = &cursors[at + i];
+			int *is = &status[at + i];
+
+			if (unlikely(!all || *is == BERTH_E_CORRUPT || *is == BERTH_E_AGAIN))
+				*is = berth_cursor_resolve(r, c->id, c->id_len, c->owner, c->owner_len, now_ms,
+							   &found[i]);
+			if (likely(*is == BERTH_OK))
+				clusters[at + i] = found[i];
+		}
 	}
 	for (size_t i = 0; rc != BERTH_OK && i < n; i++)
 		status[i] = rc;

@@ -20,9 +20,9 @@
 
 #include "pins.h"
 
-#define HEARTBEAT_OLD_MS 3000u /* it beats once a second */
-#define SPIN_NS 20000u         /* before sleeping, when the thread is awake: its answer takes a microsecond */
-#define SPIN_LOOKS 16u         /* between two looks at the clock */
+#define SPIN_NS 20000u     /* before sleeping, when the thread is awake: its answer takes a microsecond */
+#define SPIN_LOOKS 16u     /* between two looks at the clock */
+#define SLICE_NS 10000000u /* of a sleep */
 
 static inline void relax(void)
 {
@@ -114,25 +114,25 @@ static uint64_t spin(const struct berth_reader *r)
 	return ack;
 }
 
-/* Until the last entry is acknowledged, wait_ms at most. The ack then is that entry's: nothing comes after it. */
+/* Until the last entry is acknowledged, wait_ms at most. The ack then is that entry's: nothing comes after it. It is looked
+ * at every SLICE_NS too: the acks are futexes in a file that all processes map, and any of them could have moved who sleeps
+ * there to another one (FUTEX_REQUEUE). */
 static uint64_t await(struct berth_reader *r, uint32_t wait_ms, bool rung)
 {
-	uint64_t until = seg_clock_ns(CLOCK_MONOTONIC) + wait_ms * 1000000ull, ack = rung ? ack_load(r) : spin(r);
-	struct timespec deadline = {.tv_sec = (time_t)(until / 1000000000u), .tv_nsec = (long)(until % 1000000000u)};
+	uint64_t until = seg_clock_ns(CLOCK_MONOTONIC) + wait_ms * 1000000ull, ack = rung ? ack_load(r) : spin(r), now;
 
-	while (SHM_ACK_DONE(ack) < r->ring_head) {
-		long rc;
+	while (SHM_ACK_DONE(ack) < r->ring_head && (now = seg_clock_ns(CLOCK_MONOTONIC)) < until) {
+		uint64_t wake = now + SLICE_NS < until ? now + SLICE_NS : until;
+		const struct timespec at = {.tv_sec = (time_t)(wake / 1000000000u),
+					    .tv_nsec = (long)(wake % 1000000000u)};
 
 		atomic_store_explicit(&r->ring->waiting, 1, memory_order_relaxed);
 		atomic_thread_fence(memory_order_seq_cst); /* R3 */
 		ack = ack_load(r);
 		if (SHM_ACK_DONE(ack) >= r->ring_head)
 			break;
-		rc = syscall(SYS_futex, r->ack, FUTEX_WAIT_BITSET, (uint32_t)ack, &deadline, NULL,
-			     FUTEX_BITSET_MATCH_ANY);
+		(void)syscall(SYS_futex, r->ack, FUTEX_WAIT_BITSET, (uint32_t)ack, &at, NULL, FUTEX_BITSET_MATCH_ANY);
 		ack = ack_load(r);
-		if (rc != 0 && errno != EAGAIN && errno != EINTR)
-			break; /* ETIMEDOUT */
 	}
 	atomic_store_explicit(&r->ring->waiting, 0, memory_order_relaxed);
 	return ack;
@@ -149,7 +149,9 @@ static int request(struct berth_reader *r, const struct pin_name *name, enum shm
 	if (wait_ms == 0)
 		return BERTH_OK;
 	ack = await(r, wait_ms, rung);
-	return SHM_ACK_DONE(ack) >= r->ring_head ? pin_result(ack) : BERTH_E_AGAIN;
+	if (SHM_ACK_DONE(ack) < r->ring_head || !pins_current(r)) /* another file, perhaps with other keys: ask again */
+		return BERTH_E_AGAIN;
+	return pin_result(ack);
 }
 
 /* May this reader ask for anything now? *now_ms: CLOCK_BOOTTIME. */

@@ -46,6 +46,7 @@ static_assert(BERTH_MAX_LEASES == SHM_LEASES_MAX, "as many as an array may have"
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
+#define HEARTBEAT_OLD_MS 3000u /* the daemon's heart beats once a second */
 /* Attempts at a decision before BERTH_E_AGAIN: only memory that changes without end, under a hostile or a broken
  * writer, gets there. */
 #define ATTEMPTS 200u

@@ -20,7 +20,6 @@
 #define RETRY_BACKLOG_MS 5 /* the writer is there, its queue is full */
 #define RETRY_DOWN_MS 100  /* nobody there: a connect costs little */
 #define RETRY_REFUSED_MS 1000
-#define HEARTBEAT_OLD_MS 3000 /* it beats once a second */
 #define INSPECT_MS 1000
 
 static uint64_t now_ms(void)

@@ -14,7 +14,7 @@
 	X(BERTH_E_FENCED, -5, 503, "this host has lost its right to admit writes: retry elsewhere or later") \
 	X(BERTH_E_AGAIN, -6, 503, "a resource is in use for the moment: retry") \
 	X(BERTH_E_WRITER_DOWN, -7, 503, \
-	  "this needs the writer process, and none has been reached: berth_maintain retries") \
+	  "this needs the writer process, which is gone or silent: berth_maintain retries") \
 	X(BERTH_E_FORKED, -8, 500, "the handle belongs to the parent process: attach again after fork") \
 	X(BERTH_E_CORRUPT, -9, 500, "shared memory holds something that no writer stores: run `berth verify`") \
 	X(BERTH_E_FULL, -10, 503, "no room: max_readers, registrations of this user, or shared memory is used up") \

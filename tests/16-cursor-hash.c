@@ -14,8 +14,10 @@
 #include <cmocka.h>
 
 #include "../shm/cursor_hash.h"
+#include "readers.h"
 
 static struct shm_cursor_keys keys;
+static uint64_t random_state = 1;
 
 static int make_keys(void **state)
 {
@@ -26,15 +28,6 @@ static int make_keys(void **state)
 	return 0;
 }
 
-static uint64_t random_u64(void)
-{
-	static uint64_t x = 88172645463325252ull;
-
-	x ^= x << 13;
-	x ^= x >> 7;
-	return x ^= x << 17;
-}
-
 /* A buffer of exactly n bytes: one read outside is seen under AddressSanitizer and valgrind. */
 static unsigned char *exact(size_t n)
 {
@@ -42,7 +35,7 @@ static unsigned char *exact(size_t n)
 
 	assert_non_null(p);
 	for (size_t i = 0; i < n; i++)
-		p[i] = (unsigned char)random_u64();
+		p[i] = (unsigned char)mp_random(&random_state);
 	return p;
 }
 

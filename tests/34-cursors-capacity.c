@@ -13,17 +13,7 @@
 #include "../shm/segment.h"
 #include "child.h"
 
-static struct cursor_place place, *const p = &place;
-
-#define A 0xa11ceull
-#define WITH(capacity) cursor_place_open(p, (capacity), 0)
-
-static int done(void **state)
-{
-	(void)state;
-	cursor_place_close(p);
-	return 0;
-}
+static struct cursor_place *const p = &cursor_place;
 
 static void the_newest_fit(unsigned before, unsigned after)
 {
@@ -50,6 +40,8 @@ static void the_newest_fit(unsigned before, unsigned after)
 	assert_int_equal(st.st_mode & 07777, p->s.instance.table_mode);
 	assert_memory_equal(&keys, &p->t->header->keys, sizeof keys);
 	assert_int_equal(COUNTED(p, n_pinned), before);
+	assert_int_equal(COUNTED(p, n_expired), 1);
+	assert_int_equal(COUNTED(p, n_evicted), before - 1 - kept); /* counted, not only gone */
 	assert_int_equal(cursor_table_count(p->t), kept);
 	assert_seen(p, cursor_id(0), A, 1);
 	for (unsigned age = 1; age < before; age++) { /* 1: the last but one that was pinned */
@@ -179,7 +171,7 @@ static void where_there_is_no_room_the_table_stays_as_it_is(void **state)
 
 int main(void)
 {
-#define TEST(f) cmocka_unit_test_teardown(f, done)
+#define TEST(f) cmocka_unit_test_teardown(f, cursor_place_done)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(another_capacity_keeps_the_newest_pins),
 		TEST(a_smaller_table_has_no_chain_that_is_too_long),

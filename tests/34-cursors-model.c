@@ -4,11 +4,10 @@
 #include "cursor_place.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "child.h"
+#include "readers.h"
 
 #define IDS 300u
 #define OPERATIONS 50000u /* of each of four kinds of tables */
@@ -18,10 +17,7 @@ static uint64_t seed;
 
 static uint64_t draw(uint64_t below)
 {
-	seed ^= seed << 13;
-	seed ^= seed >> 7;
-	seed ^= seed << 17;
-	return seed * 0x2545f4914f6cdd1dull % below;
+	return mp_random(&seed) % below;
 }
 
 /* ---- the plain list --------------------------------------------------------------------------------------------- */
@@ -302,9 +298,7 @@ int main(void)
 		cmocka_unit_test(the_wheel_turns_as_a_plain_array_of_times_does),
 		cmocka_unit_test(a_wheel_that_is_told_an_earlier_time_waits),
 	};
-	const char *given = getenv("BERTH_SEED");
 
-	seed = given ? strtoull(given, NULL, 0) : (uint64_t)time(NULL) * 2654435761u + 1;
-	printf("note: BERTH_SEED=%llu\n", (unsigned long long)seed);
+	seed = mp_seed();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

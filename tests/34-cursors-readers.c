@@ -19,7 +19,7 @@
 #define FIRST (STAY + REFRESH)
 #define CAPACITY 130u
 
-static struct cursor_place place, *const p = &place;
+static struct cursor_place *const p = &cursor_place;
 
 static struct {
 	struct cursor_map map;
@@ -90,7 +90,7 @@ static void a_reader_finds_what_is_there_and_nothing_else(void **state)
 	pthread_t reader;
 
 	(void)state;
-	cursor_place_open(p, CAPACITY, 0);
+	WITH(CAPACITY);
 	assert_int_equal(cursor_map_open(p->s.instance.table_dir_fd, p->root, 1, NULL, &watch.map), BERTH_OK);
 	for (uint64_t i = 0; i < FIRST; i++)
 		pin(i);

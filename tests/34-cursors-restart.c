@@ -7,18 +7,7 @@
 
 #include "../shm/segment.h"
 
-static struct cursor_place place, *const p = &place;
-
-#define A 0xa11ceull
-#define B 0xb0bull
-#define WITH(capacity) cursor_place_open(p, (capacity), 0)
-
-static int done(void **state)
-{
-	(void)state;
-	cursor_place_close(p);
-	return 0;
-}
+static struct cursor_place *const p = &cursor_place;
 
 /* ---- the file, as a killed writer might leave it ---------------------------------------------------------------- */
 
@@ -382,7 +371,7 @@ static void a_damaged_header_gives_way_to_an_empty_table(void **state)
 
 int main(void)
 {
-#define TEST(f) cmocka_unit_test_teardown(f, done)
+#define TEST(f) cmocka_unit_test_teardown(f, cursor_place_done)
 	const struct CMUnitTest tests[] = {
 		TEST(pins_outlive_the_writer),
 		TEST(pins_expire_under_the_next_writer),

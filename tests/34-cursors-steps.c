@@ -22,8 +22,6 @@
 #define STEPS_MAX 1000000u
 #define FILE_SIZE 8192u
 #define CAPACITY 6u
-#define A 0xa11ceull
-#define B 0xb0bull
 
 struct is { /* how it is to be found: cluster 0: not */
 	uint64_t owner;
@@ -42,7 +40,7 @@ struct change {
 	unsigned cluster;
 };
 
-static struct cursor_place place, next, *const p = &place;
+static struct cursor_place next, *const p = &cursor_place;
 static struct cursor_map reader;
 static struct known known[CAPACITY + 2];
 static unsigned n_known;
@@ -191,7 +189,7 @@ static void know(struct cursor_id id, struct is before, struct is after)
 /* Pins of bucket 1 and 2 by turns: the first of them is the last of its chain. */
 static void with_pins(unsigned n)
 {
-	cursor_place_open(p, CAPACITY, 0);
+	WITH(CAPACITY);
 	n_known = 0;
 	for (unsigned i = 0; i < n; i++) {
 		struct is as = {i % 3 ? A : B, 1 + i};

@@ -3,18 +3,7 @@
  * test turns. What is said to be found is found by a reader's search. */
 #include "cursor_place.h"
 
-static struct cursor_place place, *const p = &place;
-
-#define A 0xa11ceull
-#define B 0xb0bull
-#define WITH(capacity) cursor_place_open(p, (capacity), 0)
-
-static int done(void **state)
-{
-	(void)state;
-	cursor_place_close(p);
-	return 0;
-}
+static struct cursor_place *const p = &cursor_place;
 
 static void a_pin_is_found_with_its_owner_and_the_cluster_that_made_it(void **state)
 {
@@ -397,7 +386,7 @@ static void a_bucket_as_long_as_a_search_gives_up_its_oldest(void **state)
 
 int main(void)
 {
-#define TEST(f) cmocka_unit_test_teardown(f, done)
+#define TEST(f) cmocka_unit_test_teardown(f, cursor_place_done)
 	const struct CMUnitTest tests[] = {
 		TEST(a_pin_is_found_with_its_owner_and_the_cluster_that_made_it),
 		TEST(a_pin_ends_when_its_age_is_its_ttl),

@@ -3,16 +3,15 @@
  */
 #include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "../shm/details.h"
 #include "../shm/index.h"
 #include "cli.h"
+#include "readers.h"
 
 struct copy {            /* of a directory, its files mapped writable */
 	struct daemon d; /* dir alone: what cli_run wants of it */
@@ -325,27 +324,16 @@ static void faults_are_told_as_json_with_their_place(void **state)
 
 /* ---- bytes that mean nothing ---- */
 
-static uint64_t random_state;
-static uint64_t next_random(void)
-{
-	random_state ^= random_state << 13;
-	random_state ^= random_state >> 7;
-	random_state ^= random_state << 17;
-	return random_state;
-}
-
 static void no_bytes_make_it_crash(void **state)
 {
 	static const char *const looking[][2] = {{"verify"}, {"verify", "--json"}, {"list"},
 						 {"dump"},   {"get", "acme"},      {"clusters"},
 						 {"status"}, {"readers"},          {"migrate", "status"}};
 	struct daemon *d = *state;
-	const char *seed = getenv("BERTH_SEED");
+	uint64_t random = mp_seed();
 	struct copy c;
 	struct cli run;
 
-	random_state = seed ? strtoull(seed, NULL, 0) : seg_clock_ns(CLOCK_MONOTONIC) | 1;
-	printf("BERTH_SEED=%llu\n", (unsigned long long)random_state);
 	fill_and_kill(d);
 	for (int round = 0; round < 60; round++) {
 		copy_make(&c, d);
@@ -355,10 +343,10 @@ static void no_bytes_make_it_crash(void **state)
 		size_t from = round % 3 ? 128 : 0; /* behind the magic, to get further */
 
 		if (round % 7 == 6) {
-			assert_int_equal(truncate(c.table_name, (off_t)(next_random() % c.table_size)), 0);
+			assert_int_equal(truncate(c.table_name, (off_t)(mp_random(&random) % c.table_size)), 0);
 		} else {
-			for (uint64_t n = 1 + next_random() % (round % 5 ? 40 : 100000); n; n--)
-				bytes[from + next_random() % (size - from)] = (unsigned char)next_random();
+			for (uint64_t n = 1 + mp_random(&random) % (round % 5 ? 40 : 100000); n; n--)
+				bytes[from + mp_random(&random) % (size - from)] = (unsigned char)mp_random(&random);
 		}
 		for (size_t i = 0; i < sizeof(looking) / sizeof(looking[0]); i++) {
 			cli_run(&run, &c.d, looking[i][0], looking[i][1]);

@@ -379,7 +379,7 @@ static void pins_can_be_looked_at_without_a_daemon(void **state)
 	assert_true(json_is_null(json_object_get(line, "sleeping")));
 	json_decref(line);
 	cli_run(&c, d, "cursors");
-	cli_check(&c, 0, "none: no daemon", "is not running");
+	cli_check(&c, 0, "no daemon answers", "is not running");
 	cli_free(&c);
 	expect_error(one_line(3, d, "pin", "new", "--cluster", "c1", "--owner", "acme"), "unreachable", "start it");
 	expect_error(one_line(3, d, "release", "stays", "--owner", "acme"), "unreachable", "start it");

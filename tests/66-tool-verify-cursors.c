@@ -7,13 +7,13 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "../reader_lib/berth.h"
 #include "../shm/cursor.h"
 #include "../shm/segment.h"
 #include "cli.h"
+#include "readers.h"
 
 #define PINS 300
 #define SMALL "--cursor-capacity", "512"
@@ -382,15 +382,6 @@ static void faults_are_told_as_json_with_their_place(void **state)
 
 /* ---- bytes that mean nothing ---- */
 
-static uint64_t random_state;
-static uint64_t next_random(void)
-{
-	random_state ^= random_state << 13;
-	random_state ^= random_state >> 7;
-	random_state ^= random_state << 17;
-	return random_state;
-}
-
 static void no_bytes_make_it_crash(void **state)
 {
 	static const char *const looking[][4] = {{"verify"},
@@ -401,21 +392,19 @@ static void no_bytes_make_it_crash(void **state)
 						 {"status"},
 						 {"readers"}};
 	struct daemon *d = *state;
-	const char *seed = getenv("BERTH_SEED");
+	uint64_t random = mp_seed();
 	struct cli run;
 
-	random_state = seed ? strtoull(seed, NULL, 0) : seg_clock_ns(CLOCK_MONOTONIC) | 1;
-	printf("BERTH_SEED=%llu\n", (unsigned long long)random_state);
 	fill_and_kill(d);
 	for (int round = 0; round < 40; round++) {
 		struct file *f = round % 10 == 9 ? &ledger_file : &pins_file;
 		size_t from = round % 3 == 0 ? 0 : round % 3 == 1 ? 128 : SHM_PAGE, size = f->size;
 
 		if (round % 7 == 6) {
-			assert_int_equal(truncate(f->name, (off_t)(next_random() % f->size)), 0);
+			assert_int_equal(truncate(f->name, (off_t)(mp_random(&random) % f->size)), 0);
 		} else {
-			for (uint64_t n = 1 + next_random() % (round % 5 ? 40 : 100000); n; n--)
-				f->bytes[from + next_random() % (size - from)] = (unsigned char)next_random();
+			for (uint64_t n = 1 + mp_random(&random) % (round % 5 ? 40 : 100000); n; n--)
+				f->bytes[from + mp_random(&random) % (size - from)] = (unsigned char)mp_random(&random);
 		}
 		for (size_t i = 0; i < sizeof(looking) / sizeof(looking[0]); i++) {
 			cli_run(&run, d, looking[i][0], looking[i][1], looking[i][2], looking[i][3]);

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+struct cursor_place cursor_place;
+
 static void start(struct cursor_place *p)
 {
 	if (cursor_table_open(&p->s.instance, p->root, &p->options, p->now, &p->t, &p->why) != R_DONE)
@@ -35,6 +37,13 @@ void cursor_place_close(struct cursor_place *p)
 	cursor_table_close(&p->t);
 	free(p->root);
 	scratch_close(&p->s);
+}
+
+int cursor_place_done(void **state)
+{
+	(void)state;
+	cursor_place_close(&cursor_place);
+	return 0;
 }
 
 struct cursor_id cursor_id(uint64_t number)

@@ -30,6 +30,13 @@ void cursor_place_close(struct cursor_place *);
 /* Another writer takes it over; with place->options. */
 void cursor_place_restart(struct cursor_place *);
 
+/* What most tests of it are made of: two owners; one place for a whole program, which a test opens, and its teardown. */
+#define A 0xa11ceull
+#define B 0xb0bull
+#define WITH(capacity) cursor_place_open(&cursor_place, (capacity), 0)
+extern struct cursor_place cursor_place;
+int cursor_place_done(void **state);
+
 /* The id with this number: of a bucket that other ids may share. */
 struct cursor_id {
 	uint64_t hash[2];

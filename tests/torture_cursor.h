@@ -23,7 +23,7 @@
  *   torture_cursor_faults.c   processes, kills, stops, restarts            coordinator
  *   torture_cursor_process.c  a process: attach, upkeep, its life          its one thread
  *   torture_cursor_calls.c    calls with much room                         processes
- *   torture_cursor_ambush.c   held up at a random instruction              processes
+ *   torture_ambush.c          held up at a random instruction              processes
  *   torture_cursor_own.c      the model of own ids                         processes
  *   torture_cursor_shared.c   events of shared ids, and their judgement    processes; coordinator
  *   torture_cursor_order.c    is there an order that explains all          coordinator
@@ -168,10 +168,6 @@ const char *c_text(unsigned outcome);
 bool c_definite(unsigned kind, unsigned outcome);
 void c_confirmed(struct c_me *, uint32_t number, uint64_t at_ns); /* calls up to this one are done */
 __attribute__((format(printf, 1, 2))) void c_wrong(const char *format, ...);
-
-/* ---- torture_cursor_ambush.c ---- */
-void c_ambush_open(void);
-void c_ambush(struct c_me *, unsigned most); /* holds the process up within so many instructions */
 
 /* ---- torture_cursor_calls.c ---- */
 void c_large_step(struct c_me *); /* one call */

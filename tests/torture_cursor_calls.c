@@ -3,13 +3,14 @@
  * after. Called by the processes, each of one thread. Must not use cmocka. */
 #include <poll.h>
 
+#include "torture_ambush.h"
 #include "torture_cursor.h"
 
 /* A look-up of a short id takes some hundred instructions; each costs microseconds here. */
 static void sometimes_ambush(struct c_me *me)
 {
 	if (c_die(me, 512) == 0)
-		c_ambush(me, 300);
+		ambush_within(&me->random, 300);
 }
 
 static uint32_t some_ttl(struct c_me *me)

@@ -11,8 +11,10 @@
 #include <unistd.h>
 
 #include "drain_workers.h"
+#include "torture_ambush.h"
 #include "torture_cursor.h"
 
+#define HELD_UP_US 3000u
 #define FENCES 3u /* the process whose reader fences for itself */
 
 struct c_shared *c_shared;
@@ -210,7 +212,7 @@ int c_process_run(unsigned number, uint64_t seed)
 	me->random = seed;
 	if (number == FENCES && order_refuse_membarrier(NULL, 0, 0) != BERTH_OK)
 		c_wrong("membarrier cannot be refused");
-	c_ambush_open();
+	ambush_open(HELD_UP_US);
 	c_own_taken_over(me->p);
 	if (!c_attach(me))
 		return 1;

@@ -13,7 +13,8 @@
  *   torture_operator.c  migrations over the daemon's sockets        coordinator
  *   torture_judge.c     gates, records, the judgement               all
  *   torture_process.c   a process: attach, upkeep, its own faults   its main thread
- *   torture_thread.c    begin, hold, hand over, end, read           its other threads */
+ *   torture_thread.c    begin, hold, hand over, end, read           its other threads
+ *   torture_ambush.c    held up at a random instruction             its other threads */
 #ifndef BERTH_TESTS_TORTURE_LEASE_H
 #define BERTH_TESTS_TORTURE_LEASE_H
 
@@ -136,7 +137,6 @@ void t_buried(struct t_process *); /* it has ended: all that it had open travels
 /* ---- torture_process.c ---- */
 struct t_lane;
 size_t t_key(char key[READERS_KEY_SIZE], unsigned partition);
-void t_ambush(struct t_lane *, unsigned most);     /* holds the thread up within so many instructions */
 int t_process_run(unsigned number, uint64_t seed); /* its exit status */
 
 /* ---- torture_thread.c ---- */

@@ -1,20 +1,16 @@
 /* SPDX-License-Identifier: MIT
  * torture_lease.h: a process, that is its main thread: attaches, keeps up, and does to itself what programs do:
- * detaches and attaches again, forks, becomes another program by exec with writes under way. And the ambush: a thread is
- * held up for some milliseconds after the n-th instruction from now, so that it stands in the middle of the few that count
- * (by the processor's trap flag; x86-64 only). Must not use cmocka. */
-#include <errno.h>
-#include <signal.h>
+ * detaches and attaches again, forks, becomes another program by exec with writes under way. Must not use cmocka. */
 #include <stdlib.h>
 #include <sys/wait.h>
-#include <time.h>
-#include <ucontext.h>
 #include <unistd.h>
 
 #include "drain_workers.h"
+#include "torture_ambush.h"
 #include "torture_lease.h"
 
-#define FENCES 3u /* a process whose readers fence for themselves */
+#define FENCES 3u         /* a process whose readers fence for themselves */
+#define HELD_UP_US 15000u /* time for a cutover and its drain */
 /* Slots of each reader; 0: the usual 4,096. */
 static const uint32_t max_leases[T_READ_ONLY] = {0, 0, 512, 512, 8, 24};
 
@@ -22,55 +18,6 @@ size_t t_key(char key[READERS_KEY_SIZE], unsigned partition)
 {
 	return readers_key(key, partition);
 }
-
-/* ---- ambush ------------------------------------------------------------------------------------------------ */
-
-#define HELD_UP_US 15000u /* time for a cutover and its drain */
-#define TRAP_FLAG 0x100
-
-#if defined(__x86_64__)
-static _Thread_local unsigned steps;
-
-/* After each instruction, as long as the flag is set. */
-static void on_step(int number, siginfo_t *info, void *context)
-{
-	ucontext_t *u = context;
-	struct timespec t;
-	int before = errno;
-
-	(void)number, (void)info;
-	if (steps > 0 && --steps > 0)
-		return;
-	u->uc_mcontext.gregs[REG_EFL] &= ~TRAP_FLAG;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	t = (struct timespec){.tv_nsec = t.tv_nsec % HELD_UP_US * 1000};
-	nanosleep(&t, NULL);
-	errno = before;
-}
-
-static void ambush_open(void)
-{
-	struct sigaction action = {.sa_sigaction = on_step, .sa_flags = SA_RESTART | SA_SIGINFO};
-
-	sigaction(SIGTRAP, &action, NULL);
-}
-
-void t_ambush(struct t_lane *l, unsigned most)
-{
-	steps = 1 + (unsigned)(mp_random(&l->random) % most);
-	__asm__ volatile("lea -128(%%rsp), %%rsp\n\tpushfq\n\torq %0, (%%rsp)\n\tpopfq\n\tlea 128(%%rsp), %%rsp"
-			 :
-			 : "i"(TRAP_FLAG)
-			 : "memory", "cc");
-}
-#else
-static void ambush_open(void) {}
-
-void t_ambush(struct t_lane *l, unsigned most)
-{
-	(void)l, (void)most;
-}
-#endif
 
 /* ---- attachment -------------------------------------------------------------------------------------------- */
 
@@ -262,7 +209,7 @@ int t_process_run(unsigned number, uint64_t seed)
 	own->p = &t_shared->processes[number];
 	own->number = number;
 	pthread_mutex_init(&own->queue.lock, NULL);
-	ambush_open();
+	ambush_open(HELD_UP_US);
 	if (number == FENCES && order_refuse_membarrier(NULL, 0, 0) != BERTH_OK)
 		t_wrong("membarrier cannot be refused");
 	for (unsigned i = 0; i < T_LANES; i++) {

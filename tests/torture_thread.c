@@ -5,6 +5,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "torture_ambush.h"
 #include "torture_lease.h"
 
 #define BULK 64u
@@ -71,7 +72,7 @@ static void end_one(struct t_lane *l, struct t_held *h)
 
 	t_ends(h->record, &h->w, land);
 	if (l->number < T_THREADS && random_of(l, unknown ? 8 : 200) == 0)
-		t_ambush(l, unknown ? 400 : 60);
+		ambush_within(&l->random, unknown ? 400 : 60);
 	rc = berth_write_end(l->r, &h->w, unknown ? BERTH_UNKNOWN : BERTH_DONE);
 	if (rc != BERTH_OK)
 		t_wrong("the end of a write is answered %s", berth_strerror(rc));
@@ -209,7 +210,7 @@ void t_begin_one(struct t_lane *l)
 		return;
 	v = t_look(partition);
 	if (!l->bursting && l->number < T_THREADS && random_of(l, 48) == 0)
-		t_ambush(l, 400);
+		ambush_within(&l->random, 400);
 	rc = berth_write_begin(l->r, key, len, asked, &w);
 	sure = t_still(partition, &v);
 	if (rc == BERTH_OK)

@@ -48,10 +48,10 @@ static int take_option(int argc, char **argv, int *i, struct arguments *a)
 	const char *value = equals ? equals + 1 : NULL;
 
 	if (o < 0)
-		return wrong(
-			NULL,
-			"unknown option %s: see `berth --help`; write `--` before a partition that starts with '-'",
-			text);
+		return wrong(NULL,
+			     "unknown option %s: see `berth --help`; options come first, then `--`, then what starts "
+			     "with '-'",
+			     text);
 	if (!options[o].value && value)
 		return wrong(NULL, "--%s takes no value: leave out =%s", options[o].name, value);
 	if (options[o].value && !value) {

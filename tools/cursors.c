@@ -99,7 +99,7 @@ static void tell_summary(const struct tool *t, const struct census *c, bool up)
 		{"pinned", "pins made"}, {"refreshed", "made again"}, {"released", "released"},
 		{"expired", "expired"},  {"evicted", "evicted"},      {"refused", "requests refused"},
 	};
-	static const char *const threads[] = {"none: no daemon", "runs", "sleeps"};
+	static const char *const threads[] = {"no daemon answers", "runs", "sleeps"};
 	const bool all = !c->cluster && !c->owner_name;
 	char text[2 * TEXT_UNIT + 24], a[TEXT_UNIT], b[TEXT_UNIT];
 	json_t *numbers = tool_object();

@@ -62,6 +62,7 @@ void core_listen(struct core *, void (*)(void *arg, const struct core_event *), 
 
 /* Pins of cursors name clusters too. open: this one may be pinned to, told before readers can see it. close: no more; how
  * many pins name it, and when that is not 0 it is opened again at once. NULL: there are no pins. */
+#define CORE_PINS_UNKNOWN UINT32_MAX /* of close: the pins cannot be looked at */
 struct core_pins {
 	void (*open)(void *arg, unsigned cluster);
 	uint32_t (*close)(void *arg, unsigned cluster);

@@ -26,11 +26,17 @@ static enum refusal_code close_pins(struct core *c, unsigned number, const char 
 
 	if (!pins)
 		return R_DONE;
-	core_open_pins(c, number);
+	if (pins == CORE_PINS_UNKNOWN)
+		return refuse_at(
+			r, R_CLUSTER_IN_USE, "$.id",
+			"cluster \"%.*s\" may be named by pins of cursors, which cannot be read at present: see the "
+			"daemon's log, then retry",
+			(int)id_len, id);
 	return refuse_at(
 		r, R_CLUSTER_IN_USE, "$.id",
-		"cluster \"%.*s\" is named by %u pins of cursors: retry when they have expired or were released",
-		(int)id_len, id, pins);
+		"cluster \"%.*s\" is named by %u pin%s of cursors: retry when they have expired or were released "
+		"(`berth cursors --cluster %.*s`)",
+		(int)id_len, id, pins, pins == 1 ? "" : "s", (int)id_len, id);
 }
 
 static enum refusal_code commit(struct core *c, const char *id, size_t id_len, const char *who,

@@ -16,14 +16,19 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "../shm/grace.h"
+#include "../shm/segment.h"
 
 #define EVENTS_MAX 64
 #define SLEEP_MS 1000 /* pins expire meanwhile */
-#define DEAF_MS 2     /* while a registration has no bell: after a restart, until its process has come back */
-#define UNSURE_MS 1   /* S2 */
+#define DEAF_MS \
+	2 /* for the first DEAF_FOR_MS, while a registration has no bell: after a restart, until its process has come back */
+#define DEAF_FOR_MS 10000u
+#define DEAF_LATE_MS 20 /* for one that does not come back: its pins wait so long */
+#define UNSURE_MS 1     /* S2 */
 
 enum refusal_code cursor_bells_open(struct cursors *c, struct refusal *r)
 {
@@ -95,7 +100,7 @@ void cursor_bells_sleep(struct cursors *c)
 	if (!barrier(c)) /* S1, S2 */
 		within = UNSURE_MS;
 	else if (atomic_load_explicit(&c->n_deaf, memory_order_relaxed))
-		within = DEAF_MS;
+		within = seg_clock_ms(CLOCK_MONOTONIC) - c->started_ms < DEAF_FOR_MS ? DEAF_MS : DEAF_LATE_MS;
 	if (!cursors_any_pending(c))
 		epoll_wait(c->epoll_fd, events, EVENTS_MAX, within);
 	atomic_store_explicit(sleeping, 0, memory_order_relaxed);

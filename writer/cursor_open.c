@@ -179,13 +179,14 @@ static unsigned chain_length(const struct cursor_map *map, const _Atomic uint64_
 	return n;
 }
 
-static void counters_go_on(struct shm_cursors *to, const struct shm_cursors *from)
+/* expired, evicted: what the new file has no room for, or no use. */
+static void counters_go_on(struct shm_cursors *to, const struct shm_cursors *from, uint64_t expired, uint64_t evicted)
 {
 	atomic_store_explicit(&to->n_pinned, cursor_load(&from->n_pinned), memory_order_relaxed);
 	atomic_store_explicit(&to->n_refreshed, cursor_load(&from->n_refreshed), memory_order_relaxed);
 	atomic_store_explicit(&to->n_released, cursor_load(&from->n_released), memory_order_relaxed);
-	atomic_store_explicit(&to->n_expired, cursor_load(&from->n_expired), memory_order_relaxed);
-	atomic_store_explicit(&to->n_evicted, cursor_load(&from->n_evicted), memory_order_relaxed);
+	atomic_store_explicit(&to->n_expired, cursor_load(&from->n_expired) + expired, memory_order_relaxed);
+	atomic_store_explicit(&to->n_evicted, cursor_load(&from->n_evicted) + evicted, memory_order_relaxed);
 	atomic_store_explicit(&to->n_refused, cursor_load(&from->n_refused), memory_order_relaxed);
 }
 
@@ -195,15 +196,22 @@ static void copy_newest(struct mending *m, const struct cursor_map *to, uint64_t
 	const struct cursor_map from = m->map;
 	struct shm_cursors *h = cursor_header(to);
 	uint32_t put = m->n_kept, n = 0;
+	uint64_t expired = 0, evicted = 0;
 
-	for (uint32_t i = m->n_kept; i-- > 0 && n < to->capacity;) { /* what was looked at makes the room for `put` */
+	for (uint32_t i = m->n_kept; i-- > 0;) { /* what was looked at makes the room for `put` */
 		const struct shm_cursor *s = &from.slots[m->kept[i].at - 1];
 		const uint64_t hash[2] = {cursor_load(&s->hash[0]), cursor_load(&s->hash[1])};
 		struct shm_cursor *d = &cursor_slots(to)[n];
 		_Atomic uint64_t *bucket = &cursor_buckets(to)[hash[0] & to->mask];
 
-		if (now_ms >= cursor_expiry(cursor_load(&s->word)) || chain_length(to, bucket) >= SHM_CHAIN_MAX)
+		if (now_ms >= cursor_expiry(cursor_load(&s->word))) {
+			expired++;
 			continue;
+		}
+		if (n == to->capacity || chain_length(to, bucket) >= SHM_CHAIN_MAX) {
+			evicted++;
+			continue;
+		}
 		atomic_store_explicit(&d->order, cursor_load(&s->order), memory_order_relaxed);
 		atomic_store_explicit(&d->pinned_ms, cursor_load(&s->pinned_ms), memory_order_relaxed);
 		cursor_make(d, n, bucket, m->kept[i].version, hash, cursor_load(&s->owner), cursor_load(&s->word));
@@ -213,7 +221,11 @@ static void copy_newest(struct mending *m, const struct cursor_map *to, uint64_t
 	memmove(m->kept, m->kept + put, n * sizeof *m->kept);
 	m->n_kept = n;
 	atomic_store_explicit(&h->changes, m->changes, memory_order_relaxed);
-	counters_go_on(h, from.file);
+	counters_go_on(h, from.file, expired, evicted);
+	if (evicted)
+		log_event(LEVEL_WARN, "cursors-evicted", LOG_N("capacity", to->capacity), LOG_N("was", from.capacity),
+			  LOG_N("evicted", evicted),
+			  LOG_S("do", "a larger --cursor-capacity at the next start keeps what is pinned by then"));
 }
 
 /* ---- the private half ------------------------------------------------------------------------------------------- */
@@ -285,7 +297,7 @@ static enum refusal_code make_table(struct instance *in, struct shm_root *root, 
 				  LOG_N("wanted", o->capacity), LOG_S("error", r->message),
 				  LOG_S("do",
 					"make room, then start again; until then there are as many pins as before"));
-			code = R_DONE;
+			code = r->code = R_DONE;
 		}
 	}
 	if (code == R_DONE && !allocate(t, now_ms))

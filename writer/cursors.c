@@ -2,13 +2,13 @@
  * The cursor thread and what the control thread may ask of it: cursors.h. What is in a ring: cursor_rings.c; falling asleep
  * and waking: cursor_bells.c.
  *
- *   round:  every ring of every registration, 64 entries each at most -> some pins that have expired
- *   nothing done -> a few more rounds -> cursor_bells_sleep -> round
+ *   round:  every registration, 64 entries of its rings each at most -> some pins that have expired
+ *   nothing done for some microseconds -> cursor_bells_sleep -> round
  *
  * T1 The lock is held over one piece of a round at a time; who wants it (`wanted`) gets it next: a mutex is not fair, and
  *    this thread would take it again at once.
- * T2 After cursors_cluster_close nobody pins to that cluster any more: the bit is cleared under the lock, so no entry that
- *    saw it is still being applied, and what is pinned was pinned before it was counted.
+ * T2 After cursors_cluster_close has found no pin of it, nobody pins to that cluster any more: pins are counted and the bit
+ *    is cleared under the lock, so no entry that saw it is still being applied.
  * T3 Rings of a process that is gone are looked at until nothing is left in them, or as much was done as they can hold:
  *    whoever else might write into them (a child of the dead) cannot keep them for ever.
  * T4 Busy, it offers its processor after each round. A thread that has just been woken there, the control thread above
@@ -24,11 +24,12 @@
 
 #include "../shm/segment.h"
 
-#define ENTRIES_A_PIECE 64u
-#define LOOKS_A_PIECE 256u /* at rings in which there is nothing */
+#define ENTRIES_A_TURN 64u
+#define LOOKS_A_TURN 256u /* at rings in which there is nothing */
 #define EXPIRED_A_ROUND 64u
 #define EXPIRED_AT_CLOSE 65536u
-#define LOOKS_IDLE 64u /* rounds without work before it sleeps: some microseconds */
+#define ROUNDS_A_YIELD 64u
+#define IDLE_NS 5000u /* without work, before it sleeps */
 
 /* ---- the lock ---------------------------------------------------------------------------------------------- */
 
@@ -64,43 +65,45 @@ static void relax(void)
 #endif
 }
 
-/* One piece of a client's rings, from *i on. */
-static unsigned serve_piece(struct cursor_client *g, uint32_t *i, const struct cursor_desk *desk)
+/* A client's turn: 64 entries at most, whichever of its rings they are in, so that many rings give nobody more than one. */
+static bool serve_client(struct cursor_client *g, const struct cursor_desk *desk)
 {
 	uint32_t high = cursor_rings_high(&g->rings);
-	unsigned done = 0;
+	unsigned left = ENTRIES_A_TURN;
 
-	for (unsigned looks = 0; *i < high && done == 0 && looks < LOOKS_A_PIECE; looks++)
-		done = cursor_ring_serve(&g->rings, (*i)++, ENTRIES_A_PIECE, desk);
-	if (g->leaving) /* T3 */
-		g->owed -= done < g->owed ? done : g->owed;
-	if (*i >= high || (g->leaving && g->owed == 0))
-		*i = UINT32_MAX;
-	return done;
+	if (g->leaving && g->owed == 0) /* T3 */
+		return false;
+	for (unsigned looks = 0; looks < high && looks < LOOKS_A_TURN && left > 0; looks++) {
+		unsigned done;
+
+		if (g->next >= high)
+			g->next = 0;
+		done = cursor_ring_serve(&g->rings, g->next++, left, desk);
+		left -= done < left ? done : left;
+	}
+	if (g->leaving)
+		g->owed -= ENTRIES_A_TURN - left < g->owed ? ENTRIES_A_TURN - left : g->owed;
+	return left < ENTRIES_A_TURN;
 }
 
-/* False when there was nothing to do. */
+/* False when there was nothing to do. Who is let go meanwhile may make the round miss another one: the next one has it. */
 static bool make_round(struct cursors *c)
 {
 	const struct cursor_desk desk = {.table = c->table, .ledger = c->place.ledger, .exists = c->exists};
 	bool worked = false;
 
-	for (uint32_t at = 0, i = 0;;) {
+	for (uint32_t at = 0;; at++) {
 		take_turn(c);
-		if (at >= c->n_clients) {
-			if (cursor_table_expire(c->table, seg_clock_ms(CLOCK_BOOTTIME), EXPIRED_A_ROUND))
-				worked = true;
-			give(c);
-			return worked;
-		}
-		if (serve_piece(c->clients[at], &i, &desk))
+		if (at >= c->n_clients)
+			break;
+		if (serve_client(c->clients[at], &desk))
 			worked = true;
 		give(c);
-		if (i == UINT32_MAX) {
-			i = 0;
-			at++;
-		}
 	}
+	if (cursor_table_expire(c->table, seg_clock_ms(CLOCK_BOOTTIME), EXPIRED_A_ROUND))
+		worked = true;
+	give(c);
+	return worked;
 }
 
 bool cursors_any_pending(struct cursors *c)
@@ -122,19 +125,27 @@ bool cursors_any_pending(struct cursors *c)
 static void *run(void *arg)
 {
 	struct cursors *c = arg;
-	unsigned idle = 0;
+	uint64_t idle_since_ns = 0, rounds = 0;
 
 	while (!atomic_load_explicit(&c->stop, memory_order_acquire)) {
 		if (make_round(c)) {
-			idle = 0;
+			idle_since_ns = 0;
 			sched_yield(); /* T4 */
-		} else if (++idle < LOOKS_IDLE || c->options.busy_poll) {
-			if (idle % LOOKS_IDLE == 0)
+			continue;
+		}
+		if (c->options.busy_poll) {
+			if (++rounds % ROUNDS_A_YIELD == 0)
 				sched_yield(); /* T4 */
+			relax();
+			continue;
+		}
+		if (idle_since_ns == 0)
+			idle_since_ns = seg_clock_ns(CLOCK_MONOTONIC);
+		if (seg_clock_ns(CLOCK_MONOTONIC) - idle_since_ns < IDLE_NS) {
 			relax();
 		} else {
 			cursor_bells_sleep(c);
-			idle = 0;
+			idle_since_ns = 0;
 		}
 	}
 	return NULL;
@@ -200,8 +211,8 @@ bool cursors_let_go(struct cursors *c, uint32_t slot)
 	if (gone && g->rings.n)
 		forget(c, g);
 	give(c);
-	if (!gone)
-		cursor_bells_wake(c);
+	/* Also when it is gone: another client has its place now, behind who is just looking before it falls asleep. */
+	cursor_bells_wake(c);
 	return gone;
 }
 
@@ -219,12 +230,13 @@ uint32_t cursors_cluster_close(struct cursors *c, unsigned cluster)
 	uint32_t uses;
 
 	take(c); /* T2 */
-	atomic_fetch_and_explicit(&c->exists[cluster / 64], ~(1ull << cluster % 64), memory_order_relaxed);
 	uses = cursor_table_cluster_uses(c->table, (uint16_t)cluster);
 	if (uses) { /* some of them may be over */
 		cursor_table_expire(c->table, now_ms, EXPIRED_AT_CLOSE);
 		uses = cursor_table_cluster_uses(c->table, (uint16_t)cluster);
 	}
+	if (!uses) /* a refusal changes nothing: nobody's pin is refused meanwhile */
+		atomic_fetch_and_explicit(&c->exists[cluster / 64], ~(1ull << cluster % 64), memory_order_relaxed);
 	give(c);
 	return uses;
 }
@@ -242,6 +254,7 @@ enum refusal_code cursors_open(const struct table_shared *place, const struct cu
 		return refuse(r, R_FULL, "no memory for the cursor thread: give the daemon more");
 	c->place = *place;
 	c->options = *options;
+	c->started_ms = seg_clock_ms(CLOCK_MONOTONIC);
 	c->wake_fd = c->epoll_fd = -1;
 	for (uint32_t slot = 0; slot < SHM_LEDGER_ROWS; slot++)
 		c->by_slot[slot].bell = -1;

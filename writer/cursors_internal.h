@@ -15,6 +15,7 @@ struct cursor_client { /* a registration with rings */
 	int bell;      /* eventfd; -1: none */
 	bool deaf;     /* it is attached, and has none that can be waited for */
 	bool leaving;  /* its process is dead */
+	uint32_t next; /* ring that its next turn begins with */
 	uint64_t owed; /* leaving: entries that are still to be done at most */
 };
 
@@ -31,6 +32,7 @@ struct cursors {
 	struct cursor_client *clients[SHM_LEDGER_ROWS]; /* n_clients of them, in no order */
 	struct cursor_client by_slot[SHM_LEDGER_ROWS];
 
+	uint64_t started_ms;   /* CLOCK_MONOTONIC */
 	int epoll_fd, wake_fd; /* all bells; the control thread's own */
 	pthread_t thread;
 	bool runs;

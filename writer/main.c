@@ -89,9 +89,8 @@ static int serve(struct server *s, struct refusal *r)
 		core_close(&s->core);
 		return 1;
 	}
-	code = pinning_open(s, r);
-	if (code == R_DONE)
-		code = control_open(s, r);
+	pinning_open(s);
+	code = control_open(s, r);
 	rc = upkeep_open(s);
 	if (code == R_DONE && rc != 0)
 		code = refuse(r, R_BACKEND, "signals and timers: %s", uv_strerror(rc));

@@ -18,6 +18,8 @@
 
 #include "log.h"
 
+#define AGAIN_MS 10000u
+
 static bool let_go(void *arg, uint32_t slot)
 {
 	return cursors_let_go(arg, slot);
@@ -31,6 +33,28 @@ static void open_cluster(void *arg, unsigned cluster)
 static uint32_t close_cluster(void *arg, unsigned cluster)
 {
 	return cursors_cluster_close(arg, cluster);
+}
+
+static void open_nothing(void *arg, unsigned cluster)
+{
+	(void)arg;
+	(void)cluster;
+}
+
+static uint32_t nobody_knows(void *arg, unsigned cluster)
+{
+	(void)arg;
+	(void)cluster;
+	return CORE_PINS_UNKNOWN;
+}
+
+/* A file of pins that is there, and that nobody works on: readers go on resolving by it. */
+static void pins_unknown(struct server *s)
+{
+	const struct core_pins unknown = {.open = open_nothing, .close = nobody_knows};
+
+	if (atomic_load_explicit(&s->root->cursor_generation, memory_order_relaxed) != 0)
+		core_set_pins(s->core, &unknown);
 }
 
 static void adopt(void *arg, const struct registry_rings *rings)
@@ -64,14 +88,17 @@ enum refusal_code pinning_start(struct server *s, struct refusal *r)
 	if (s->cursors)
 		return R_DONE;
 	code = cursors_open(&shared, &options, &s->cursors, r);
-	if (code != R_DONE)
+	if (code != R_DONE) {
+		pins_unknown(s);
 		return code;
+	}
 	pins.arg = s->cursors;
 	registry_rings_walk(table_registry(t), adopt, s->cursors);
 	core_set_pins(s->core, &pins);
 	code = cursors_run(s->cursors, r);
 	if (code != R_DONE) {
 		pinning_close(s);
+		pins_unknown(s);
 		return code;
 	}
 	registry_set_rings(table_registry(t), let_go, s->cursors);
@@ -88,12 +115,25 @@ static void note(void *arg, const struct registry_rings *rings)
 	*(bool *)arg = true;
 }
 
-enum refusal_code pinning_open(struct server *s, struct refusal *r)
+void pinning_open(struct server *s)
 {
 	bool any = atomic_load_explicit(&s->root->cursor_generation, memory_order_relaxed) != 0;
+	struct refusal r = {.code = R_DONE};
 
 	registry_rings_walk(table_registry(core_table(s->core)), note, &any);
-	return any ? pinning_start(s, r) : R_DONE;
+	if (!any || pinning_start(s, &r) == R_DONE) {
+		s->pinning_again_ms = 0;
+		return;
+	}
+	s->pinning_again_ms = uv_hrtime() / 1000000 + AGAIN_MS;
+	log_event(LEVEL_ERROR, "cursors", LOG_S("code", refusal_name(r.code)), LOG_S("message", r.message),
+		  LOG_S("do", "placements are served, pins are not: it is tried again every ten seconds"));
+}
+
+void pinning_again(struct server *s)
+{
+	if (!s->cursors && s->pinning_again_ms && uv_hrtime() / 1000000 >= s->pinning_again_ms)
+		pinning_open(s);
 }
 
 void pinning_close(struct server *s)
@@ -131,7 +171,10 @@ void pinning_attach(struct server *s, uint32_t slot, uint64_t attach, int bell)
 
 void pinning_reattach(struct server *s, uint32_t slot, int bell)
 {
-	cursors_reattach(s->cursors, slot, bell);
+	if (s->cursors)
+		cursors_reattach(s->cursors, slot, bell);
+	else
+		close(bell); /* pinning_open will look at its rings by timer */
 }
 
 uint64_t pinning_bells(const struct server *s)

@@ -8,8 +8,11 @@
 #include "cursors.h"
 #include "server.h"
 
-/* At the start, before anybody can connect: goes on with the pins of a writer before this one, if there are any. */
-enum refusal_code pinning_open(struct server *, struct refusal *);
+/* At the start, before anybody can connect: goes on with the pins of a writer before this one, if there are any. When that
+ * fails it is logged, and placements are served without: no cluster is removed meanwhile (a pin may name it), nobody pins,
+ * and it is tried again by pinning_again and by the next process that wants to. */
+void pinning_open(struct server *);
+void pinning_again(struct server *); /* each second */
 void pinning_close(struct server *);
 /* Somebody wants to pin: starts it unless it runs. R_FULL, R_BACKEND. */
 enum refusal_code pinning_start(struct server *, struct refusal *);

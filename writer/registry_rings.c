@@ -13,9 +13,10 @@
 #include <string.h>
 #include <time.h>
 
-#define ACKS_LINE 8u  /* acks of one cache line */
-#define AGAIN_MS 1u   /* until it is asked again whether rings are done */
-#define UNHELD_MS 20u /* the same while nobody works on rings */
+#define ACKS_LINE 8u                        /* acks of one cache line */
+#define AGAIN_MS 1u                         /* until it is asked again whether rings are done */
+#define UNHELD_MS 20u                       /* the same while nobody works on rings */
+#define UID_RINGS_MAX (SHM_LEDGER_ACKS / 2) /* of one user, but for root: others are to find some left */
 #define N_LINES (SHM_LEDGER_ACKS / ACKS_LINE)
 
 static struct shm_ledger_ring *record_of(const struct registry *r, uint32_t slot)
@@ -46,7 +47,7 @@ static uint32_t lines_for(uint32_t n_rings)
 enum refusal_code registration_make_rings(struct registry *r, struct registration *g, struct refusal *why)
 {
 	static bool taken[N_LINES];
-	uint32_t need = lines_for(g->n_readers), run = 0, i;
+	uint32_t need = lines_for(g->n_readers), run = 0, of_uid = 0, i;
 
 	memset(taken, 0, sizeof taken);
 	for (uint32_t slot = 0; slot < r->end; slot++) {
@@ -57,6 +58,15 @@ enum refusal_code registration_make_rings(struct registry *r, struct registratio
 	}
 	for (i = 0; i < N_LINES && run < need; i++)
 		run = taken[i] ? 0 : run + 1;
+	for (uint32_t slot = 0; slot < r->end; slot++)
+		if (r->slots[slot] && r->slots[slot] != g && r->slots[slot]->uid == g->uid)
+			of_uid += r->slots[slot]->n_rings;
+	if (g->uid != 0 && of_uid + g->n_readers > UID_RINGS_MAX)
+		return refuse(
+			why, R_LIMIT,
+			"user %u has %u pin rings, of %u at most, and wants %u: attach with fewer readers, or without "
+			"cursors",
+			g->uid, of_uid, UID_RINGS_MAX, g->n_readers);
 	if (run < need)
 		return refuse(
 			why, R_LIMIT,

@@ -42,7 +42,8 @@ struct server {
 	const struct options *options;
 	struct instance instance;
 	struct core *core;
-	struct cursors *cursors;     /* pinning.c; NULL: nobody has attached with cursors yet */
+	struct cursors *cursors;   /* pinning.c; NULL: nobody has attached with cursors yet, or they cannot be served */
+	uint64_t pinning_again_ms; /* CLOCK_MONOTONIC: when that is tried again; 0: it has not failed */
 	const struct shm_root *root; /* read-only view */
 	uint64_t started_ms;         /* CLOCK_MONOTONIC */
 	bool ready, stopping;

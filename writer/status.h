@@ -46,8 +46,8 @@
 	X(documents, NUMBER, counter, "documents applied or refused") \
 	X(documents_refused, NUMBER, counter, "documents refused")
 
-/* Of cursor affinity, an object of its own in JSON; metrics berth_cursor_NAME. Counters: since cursors.<generation> was
- * made. */
+/* Of cursor affinity, an object of its own in JSON; metrics berth_cursor_NAME. Counters: since the
+ * instance's first pin; a file of another capacity takes them over. */
 #define STATUS_CURSORS(X) \
 	X(enabled, TRUTH, gauge, "1 once a process has attached with cursors") \
 	X(pins, NUMBER, gauge, "pins of cursors, those included that expired within the last second") \

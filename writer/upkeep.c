@@ -8,6 +8,7 @@
 #include "load.h"
 #include "log.h"
 #include "notify.h"
+#include "pinning.h"
 #include "watch.h"
 
 #define CORE_BUDGET_US 1000u
@@ -79,6 +80,7 @@ static void on_second(uv_timer_t *timer)
 
 	table_heartbeat(core_table(s->core));
 	control_sweep(s);
+	pinning_again(s);
 	http_publish(s);
 	upkeep_soon(s, 0);
 }
