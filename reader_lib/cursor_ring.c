@@ -154,15 +154,19 @@ static int request(struct berth_reader *r, const struct pin_name *name, enum shm
 	return pin_result(ack);
 }
 
-/* May this reader ask for anything now? *now_ms: CLOCK_BOOTTIME. */
-static int may_ask(struct berth_reader *r, uint64_t *now_ms)
+/* May this reader ask for anything about this cursor now? Then *name is it. *now_ms: CLOCK_BOOTTIME. */
+static int may_ask(struct berth_reader *r, const void *id, size_t id_len, const void *owner, size_t owner_len,
+		   struct pin_name *name, uint64_t *now_ms)
 {
-	int rc = pins_ready(r);
+	int rc = r && pins_lengths(id, id_len, owner, owner_len) ? pins_ready(r) : BERTH_E_INVAL;
 
+	if (rc != BERTH_OK)
+		return rc;
 	*now_ms = seg_clock_ms(CLOCK_BOOTTIME);
-	if (rc == BERTH_OK && !writer_lives(r, *now_ms))
+	if (!writer_lives(r, *now_ms))
 		return BERTH_E_WRITER_DOWN;
-	return rc;
+	pins_hash(r, id, id_len, owner, owner_len, name);
+	return BERTH_OK;
 }
 
 int berth_cursor_pin(struct berth_reader *r, const void *id, size_t id_len, uint16_t cluster, const void *owner,
@@ -171,16 +175,12 @@ int berth_cursor_pin(struct berth_reader *r, const void *id, size_t id_len, uint
 	struct pin_name name;
 	uint64_t now_ms, ttl;
 	uint16_t is;
-	int rc;
+	int rc = may_ask(r, id, id_len, owner, owner_len, &name, &now_ms);
 
-	if (!r || !pins_lengths(id, id_len, owner, owner_len))
-		return BERTH_E_INVAL;
-	rc = may_ask(r, &now_ms);
 	if (rc != BERTH_OK)
 		return rc;
 	if (cluster == 0)
 		return BERTH_E_UNKNOWN;
-	pins_hash(r, id, id_len, owner, owner_len, &name);
 	/* Another's cursor is told at once, also to who does not wait; but not past own requests that are still to be done. */
 	if (drained(r) && pins_look(r, &name, now_ms, &is) == BERTH_E_NOT_OWNER && pins_current(r))
 		return BERTH_E_NOT_OWNER;
@@ -192,13 +192,7 @@ int berth_cursor_release(struct berth_reader *r, const void *id, size_t id_len, 
 {
 	struct pin_name name;
 	uint64_t now_ms;
-	int rc;
+	int rc = may_ask(r, id, id_len, owner, owner_len, &name, &now_ms);
 
-	if (!r || !pins_lengths(id, id_len, owner, owner_len))
-		return BERTH_E_INVAL;
-	rc = may_ask(r, &now_ms);
-	if (rc != BERTH_OK)
-		return rc;
-	pins_hash(r, id, id_len, owner, owner_len, &name);
-	return request(r, &name, SHM_OP_RELEASE, 0, 0, r->owner->wait_ms);
+	return rc == BERTH_OK ? request(r, &name, SHM_OP_RELEASE, 0, 0, r->owner->wait_ms) : rc;
 }
