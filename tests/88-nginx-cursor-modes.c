@@ -149,6 +149,117 @@ static void a_daemon_that_hangs_costs_a_worker_little(void **state)
 	free(pc_scroll(&pc_at[0], p, 0));
 }
 
+#define ALL 4   /* workers */
+#define MANY 24 /* opens at the same time */
+
+/* Has this answer come from a node? Then without an id. */
+static unsigned reached(int status, const char *text)
+{
+	assert_null(strstr(text, "DXF1"));
+	if (status == 503)
+		assert_non_null(strstr(text, "writer-down"));
+	return status != 503;
+}
+
+/* An open through each of these; how many of them a node had. */
+static unsigned opens(struct talk *t, const char *partition)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < ALL; i++) {
+		struct said s = NODE(&t[i], .method = "POST", .path = "/i/_search?scroll=1m", .partition = partition,
+				     .body = "{}");
+
+		n += reached(s.status, s.body);
+		assert_int_equal(s.whole, s.status == 503);
+		said_free(&s);
+	}
+	return n;
+}
+
+/* Many at once, which the node lets wait: how many it had; kept: how many gave an id. */
+static unsigned opens_at_once(const char *partition, bool kept)
+{
+	const struct ask q = {.act = "node wait=400",
+			      .method = "POST",
+			      .path = "/i/_search?scroll=1m",
+			      .partition = partition,
+			      .body = "{}"};
+	unsigned n = 0;
+	int fds[MANY];
+
+	for (unsigned i = 0; i < MANY; i++) {
+		fds[i] = proxy_connect(&proxy, q.way);
+		assert_true(fds[i] >= 0);
+		proxy_send(fds[i], &q, false);
+	}
+	for (unsigned i = 0; i < MANY; i++) {
+		struct answer a = proxy_answer(fds[i]);
+
+		n += kept ? a.status == 200 && strstr(a.text, "DXF1") : reached(a.status, a.text);
+		free(a.text);
+	}
+	return n;
+}
+
+/* So many may reach the nodes from then on: one a second and worker. */
+static unsigned allowed(uint64_t since_ms)
+{
+	return ALL * (unsigned)((test_now_ms() - since_ms) / 1000 + 1);
+}
+
+static void a_daemon_that_hangs_for_long_lets_a_probe_a_second_reach_the_nodes(void **state)
+{
+	struct talk all[ALL];
+	const char *p;
+	unsigned n, later;
+	uint64_t start;
+	int before;
+
+	PROXY_NEEDED;
+	pc_use("pin");
+	p = pc_tenant("long");
+	talk_open(all, ALL);
+	before = pc_asked();
+	daemon_signal(&proxy.d, SIGSTOP);
+	usleep(3300000); /* its heart has not beaten: nothing waits for it any more */
+	start = test_now_ms();
+	n = opens(all, p);
+	assert_int_equal(n, ALL); /* nobody knew */
+	while (test_now_ms() - start < 2300) {
+		talk_close(all, ALL); /* those that were cut off are at other workers now */
+		talk_open(all, ALL);
+		n += opens(all, p);
+		assert_in_range(n, 1, allowed(start));
+	}
+	assert_in_range(n, ALL + 1, allowed(start));
+	usleep(1100000);
+	start = test_now_ms();
+	later = opens_at_once(p, false);
+	assert_in_range(later, 1, allowed(start));
+	daemon_signal(&proxy.d, SIGCONT);
+	assert_int_equal(pc_asked() - before, n + later);
+	talk_close(all, ALL);
+	talk_open(all, ALL);
+	for (unsigned i = 0; i < ALL; i++) {
+		char *id = NULL;
+
+		for (uint64_t deadline = 0; !id && within(&deadline);) {
+			struct said s = NODE(&all[i], .method = "POST", .path = "/i/_search?scroll=1m", .partition = p,
+					     .body = "{}");
+
+			id = s.whole && s.status == 200 ? strdup(s.id) : NULL;
+			said_free(&s);
+		}
+		assert_non_null(id);
+		NODE_EXPECT(&all[(i + 1) % ALL], 200, PORT(0), .path = "/_search/scroll", .partition = p,
+			    .body = NEXT(id));
+		free(id);
+	}
+	assert_int_equal(opens_at_once(p, true), MANY); /* no doubt is left */
+	talk_close(all, ALL);
+}
+
 /* ---- seals ---------------------------------------------------------------------------------------------------------- */
 
 static void every_changed_bit_of_an_envelope_is_refused(void **state)
@@ -240,7 +351,7 @@ static void without_a_key_every_cursor_is_refused(void **state)
 	assert_int_equal(pc_asked(), before);
 	NODE_EXPECT(&pc_at[1], 200, PORT(0), .path = "/i/_search", .partition = p);
 	log = proxy_log(&proxy);
-	assert_non_null(strstr(log, "every cursor is refused"));
+	assert_non_null(strstr(log, "No such file or directory: every cursor is refused"));
 	free(log);
 	assert_int_equal(rename(away, pc_keys), 0);
 	for (uint64_t deadline = 0; status != 200 && within(&deadline);) {
@@ -250,6 +361,9 @@ static void without_a_key_every_cursor_is_refused(void **state)
 		said_free(&s);
 	}
 	assert_int_equal(status, 200);
+	log = proxy_log(&proxy);
+	assert_non_null(strstr(log, " read: cursors are sealed from now on"));
+	free(log);
 	free(id);
 }
 
@@ -283,6 +397,7 @@ int main(void)
 		cmocka_unit_test(without_a_key_every_cursor_is_refused),
 		cmocka_unit_test(a_pin_runs_out_when_the_cursor_does),
 		cmocka_unit_test(a_daemon_that_hangs_costs_a_worker_little),
+		cmocka_unit_test(a_daemon_that_hangs_for_long_lets_a_probe_a_second_reach_the_nodes),
 		cmocka_unit_test(without_the_daemon_what_is_pinned_goes_on_and_nothing_is_opened),
 		cmocka_unit_test(pc_nothing_went_wrong),
 	};

@@ -6,6 +6,7 @@
 -- Words after `node`:  new    each continue has an id of its own       late   the id comes after the hits
 --                      gzip   the answer says that it is compressed    plain  it is no JSON
 --                      slow   sends its answer in small pieces         long=N an id of so many bytes
+--                      wait=N answers after so many ms
 local cjson = require "cjson"
 
 local contexts, made, asked = {}, 0, 0
@@ -98,6 +99,7 @@ function M.serve(act)
 		return ngx.print('{"asked":', asked, "}")
 	end
 	asked = asked + 1
+	ngx.sleep((tonumber(act:match("wait=(%d+)")) or 0) / 1000)
 	local b = body()
 	if uri == "/_search/scroll" then
 		if method == "DELETE" then

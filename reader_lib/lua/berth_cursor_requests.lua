@@ -266,7 +266,7 @@ local function ids_of(c, field, known)
 		end
 	end
 	if #ids == 0 then
-		return nil, bad("bad-cursor", "`" .. field .. "` is missing")
+		return nil, bad("bad-cursor", "`" .. field .. "` is missing or no text")
 	end
 	return ids, nil, object
 end
@@ -329,25 +329,9 @@ local function ending(c, ids)
 	return raws
 end
 
-function take.clear(c)
-	local ids, refusal = ids_of(c, "scroll_id", SCROLL)
-	if not ids then
-		return nil, refusal
-	end
-	local raws
-	raws, refusal = ending(c, ids)
-	if not raws then
-		return nil, refusal
-	end
-	c.uri = path_of(c, "/_search/scroll", SCROLL)
-	send_body { scroll_id = raws }
-	return c
-end
-
--- Ends points in time. OpenSearch: a list; Elasticsearch: one.
-function take.close(c)
-	local field = c.pit and "id" or "pit_id"
-	local ids, refusal = ids_of(c, field, { [field] = true })
+-- The request that ends what it names: `path` and the ids in `field` are what the node gets. c; nil, refusal.
+local function end_them(c, path, field, known)
+	local ids, refusal = ids_of(c, field, known)
 	if not ids then
 		return nil, refusal
 	elseif c.pit and #ids > 1 then
@@ -358,8 +342,22 @@ function take.close(c)
 	if not raws then
 		return nil, refusal
 	end
-	c.uri = path_of(c, c.pit and "/_pit" or "/_search/point_in_time", { [field] = true })
+	c.uri = path_of(c, path, known)
 	send_body { [field] = c.pit and raws[1] or raws }
+	return c
+end
+
+function take.clear(c)
+	return end_them(c, "/_search/scroll", "scroll_id", SCROLL)
+end
+
+-- Ends points in time. OpenSearch: a list; Elasticsearch: one.
+function take.close(c)
+	local field = c.pit and "id" or "pit_id"
+	local ended, refusal = end_them(c, c.pit and "/_pit" or "/_search/point_in_time", field, { [field] = true })
+	if not ended then
+		return nil, refusal
+	end
 	c.key, c.closes = not c.pit and "pit_id" or nil, true
 	return ask_for_json(c)
 end

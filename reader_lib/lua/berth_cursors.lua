@@ -6,6 +6,7 @@
 --
 --   take     access         what a request has to do with cursors: reads its ids, tells its cluster, refuses it
 --                           (berth_cursor_requests.lua)
+--   go       access         it is about to be sent: one that opens a cursor, unless the daemon is in doubt
 --   header   header_filter  the answer may carry an id: can it be read?
 --   body     body_filter    pins or seals the id on its way, before the client can see it
 --
@@ -28,8 +29,8 @@ local ID_MAX = 4096     -- BERTH_CURSOR_ID_MAX, BERTH_SEAL_ID_MAX
 local mode, options -- of setup
 local attachment    -- function: the worker's attachment, or nil
 local seal, sealer  -- the module; the keys, nil while there are none
-local seal_state    -- the last trouble with the key file, logged
-local shy_until = 0 -- ngx.now(): the daemon did not answer in time
+local seal_state    -- the last trouble with the key file, logged; "" for none
+local shy_until = 0 -- ngx.now(): the daemon did not answer in time, or is asked by a probe just now; 0: it answers
 local resolve, opening
 
 -- ---- keys ---------------------------------------------------------------------------------------------------------
@@ -54,12 +55,16 @@ function M.maintain()
 	end
 	local code, errno
 	sealer, code, errno = seal.open(options.seal_keys, options.seal_library or nil)
-	local now = sealer and 0 or code
-	if now ~= seal_state then
-		seal_state = now
-		ngx.log(sealer and ngx.NOTICE or ngx.ERR, "berth: key file ", options.seal_keys, ": ", seal.strerror(now),
-			now == berth.E_SYSTEM and " (errno " .. errno .. ")" or "",
-			sealer and "" or ": every cursor is refused; `berth seal inspect` says what is wrong with it")
+	local trouble = sealer and "" or seal.strerror(code, errno)
+	if trouble == seal_state then
+		return
+	end
+	seal_state = trouble
+	if sealer then
+		ngx.log(ngx.NOTICE, "berth: key file ", options.seal_keys, " read: cursors are sealed from now on")
+	else
+		ngx.log(ngx.ERR, "berth: key file ", options.seal_keys, ": ", trouble,
+			": every cursor is refused; `berth seal inspect` says what is wrong with it")
 	end
 end
 
@@ -130,9 +135,10 @@ function opening(c)
 	return (not c.registered or ngx.now() < shy_until) and DOWN or nil
 end
 
--- The daemon did not answer in time: it costs this worker no more time for a while.
+-- The daemon did not answer in time, or has not for some seconds (then the library does not even wait for it): it costs
+-- this worker no more time for a while, and the nodes no cursors.
 local function be_shy(code)
-	if code == berth.E_AGAIN then
+	if code == berth.E_AGAIN or code == berth.E_WRITER_DOWN then
 		ngx.update_time()
 		shy_until = ngx.now() + SHY
 	end
@@ -161,15 +167,16 @@ local function keep(c, id)
 	elseif not b then
 		return nil, "not attached"
 	end
-	local ok, code = b:cursor_pin(id, c.cluster, c.partition, ttl or options.cursor_ttl * 1000,
-		known and ngx.now() < shy_until and 0 or PIN_WAIT_MS)
+	local wait_ms = known and ngx.now() < shy_until and 0 or PIN_WAIT_MS
+	local ok, code = b:cursor_pin(id, c.cluster, c.partition, ttl or options.cursor_ttl * 1000, wait_ms)
 	if ok then
+		shy_until = wait_ms > 0 and 0 or shy_until
 		return nil
-	elseif code == berth.E_AGAIN or code == berth.E_WRITER_DOWN then
-		be_shy(code)
-		if known then
-			return nil -- pinned as before
-		end
+	end
+	c.probe = nil -- it has found out
+	be_shy(code)
+	if known and (code == berth.E_AGAIN or code == berth.E_WRITER_DOWN) then
+		return nil -- pinned as before
 	end
 	return nil, berth.strerror(code)
 end
@@ -197,6 +204,19 @@ function M.take(partition, method, uri, registered)
 	end
 	c.partition, c.registered = partition, registered
 	return requests.take(c)
+end
+
+-- In access, last: this one goes to its node. A refusal, or nil. While it is not known whether the daemon is back, one
+-- request finds out, and the others of the next second are refused.
+function M.go(c)
+	if mode ~= "pin" or c.kind ~= "open" or shy_until == 0 then
+		return nil
+	elseif ngx.now() < shy_until then -- while the body came, another one went
+		return DOWN
+	end
+	shy_until = ngx.now() + SHY
+	c.probe = shy_until
+	return nil
 end
 
 -- In header_filter: an answer, or a page of nginx's own, is about to begin.
@@ -264,8 +284,11 @@ function M.body(c)
 	return true
 end
 
--- In log: an answer that might have carried an id has passed nobody.
+-- In log: a probe that found nothing out leaves it to the next; an answer that might have carried an id has passed nobody.
 function M.check(c)
+	if c.probe == shy_until then
+		shy_until = ngx.now() -- still in doubt
+	end
 	if c.key and not c.seen and ngx.status >= 200 and ngx.status < 300 and ngx.var.request_completion == "OK" then
 		ngx.log(ngx.ERR, "berth: an answer with a cursor was not looked at: is there a location with a body_filter_by_lua of ",
 			"its own? See share/doc/berth/nginx.md")

@@ -341,11 +341,15 @@ function M.access(partition, uri)
 		ngx.log(ngx.ERR, "berth: ", why or id)
 		return refuse(503, "no-endpoint", "the cluster of this partition has no address that can be used", 1000)
 	end
-	e = e or new_entry(k)
-	local var, url = ngx.var, to.base .. uri
 	if cursor then
 		cursor.cluster, cursor.cluster_id = cluster, id
+		refusal = cursors.go(cursor)
+		if refusal then
+			return refuse(unpack(refusal, 1, 5))
+		end
 	end
+	e = e or new_entry(k)
+	local var, url = ngx.var, to.base .. uri
 	e.host, e.port, e.url, e.cursor = host, to.port, url, cursor
 	var.berth_url, var.berth_host, var.berth_epoch, var.berth_cluster = url, to.authority, epoch, id
 end

@@ -27,6 +27,7 @@ int berth_seal_cursor(struct berth_seal *, const char *, size_t, const char *, s
 		      size_t, size_t *);
 int berth_seal_unseal(struct berth_seal *, const char *, size_t, const char *, size_t, struct berth_unsealed *);
 const char *berth_seal_strerror(int);
+char *strerror(int);
 ]]
 
 if ffi.sizeof("struct berth_unsealed") ~= 4196 then
@@ -35,6 +36,7 @@ if ffi.sizeof("struct berth_unsealed") ~= 4196 then
 end
 
 local SIZE = 5920 -- BERTH_SEALED_SIZE
+local E_SYSTEM = -13
 local M = { ENVELOPE_MAX = SIZE - 1 }
 local lib
 
@@ -46,7 +48,11 @@ function M.load(path)
 	return lib
 end
 
-function M.strerror(code)
+-- errno: as `open` answered it, or nil.
+function M.strerror(code, errno)
+	if code == E_SYSTEM and errno then
+		return ffi.string(ffi.C.strerror(errno))
+	end
 	return ffi.string(M.load().berth_seal_strerror(code))
 end
 
