@@ -24,15 +24,6 @@
 #define SPIN_LOOKS 16u     /* between two looks at the clock */
 #define SLICE_NS 10000000u /* of a sleep */
 
-static inline void relax(void)
-{
-#if defined(__x86_64__)
-	__builtin_ia32_pause();
-#elif defined(__aarch64__)
-	__asm__ volatile("isb" ::: "memory");
-#endif
-}
-
 static uint64_t ack_load(const struct berth_reader *r)
 {
 	return atomic_load_explicit(r->ack, memory_order_acquire); /* R1, R4 */
@@ -108,7 +99,7 @@ static uint64_t spin(const struct berth_reader *r)
 			ack = ack_load(r);
 			if (SHM_ACK_DONE(ack) >= r->ring_head)
 				return ack;
-			relax();
+			seg_relax();
 		}
 	while (seg_clock_ns(CLOCK_MONOTONIC) < until);
 	return ack;

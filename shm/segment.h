@@ -95,6 +95,15 @@ static inline uint64_t seg_clock_ms(int clock)
 {
 	return seg_clock_ns(clock) / 1000000u;
 }
+/* In a loop that waits for another processor. */
+static inline void seg_relax(void)
+{
+#if defined(__x86_64__)
+	__builtin_ia32_pause();
+#elif defined(__aarch64__)
+	__asm__ volatile("isb" ::: "memory");
+#endif
+}
 /* 16 bytes of /proc/sys/kernel/random/boot_id. */
 int seg_boot_id(uint8_t id[16]);
 /* Field 22 of /proc/PID/stat; 0 when there is no such process to be seen. */

@@ -17,14 +17,12 @@
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "../shm/segment.h"
 #include "log.h"
 
 #define NEW SEG_CURSORS "new"
-#define HUGETLBFS_MAGIC_ 0x958458f6
 #define NAME_SIZE 40
 
 static void name_of(char name[NAME_SIZE], uint64_t generation)
@@ -202,9 +200,6 @@ static int header_fill(struct shm_cursors *h, const struct shm_root *root, uint6
 static int file_fill(int fd, const struct shm_root *root, uint64_t generation, uint32_t capacity,
 		     const struct shm_cursor_keys *keys, struct cursor_map *map)
 {
-	struct statfs fs;
-	uint64_t block =
-		fstatfs(fd, &fs) == 0 && (uint32_t)fs.f_type == HUGETLBFS_MAGIC_ ? (uint64_t)fs.f_bsize : SHM_PAGE;
 	uint32_t n_buckets = 1; /* half of them empty at the least: a search meets few pins that it does not look for */
 	uint64_t size;
 	void *base;
@@ -213,7 +208,7 @@ static int file_fill(int fd, const struct shm_root *root, uint64_t generation, u
 		n_buckets *= 2;
 	size = round_up(round_up(SHM_PAGE + (uint64_t)n_buckets * sizeof(uint64_t), 64) +
 				(uint64_t)capacity * sizeof(struct shm_cursor),
-			block);
+			instance_file_block(fd));
 	if (allocate(fd, size) != 0)
 		return -1;
 	base = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);

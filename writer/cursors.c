@@ -56,15 +56,6 @@ static void take_turn(struct cursors *c)
 
 /* ---- a round ----------------------------------------------------------------------------------------------- */
 
-static void relax(void)
-{
-#if defined(__x86_64__)
-	__builtin_ia32_pause();
-#elif defined(__aarch64__)
-	__asm__ volatile("isb" ::: "memory");
-#endif
-}
-
 /* A client's turn: 64 entries at most, whichever of its rings they are in, so that many rings give nobody more than one. */
 static bool serve_client(struct cursor_client *g, const struct cursor_desk *desk)
 {
@@ -136,13 +127,13 @@ static void *run(void *arg)
 		if (c->options.busy_poll) {
 			if (++rounds % ROUNDS_A_YIELD == 0)
 				sched_yield(); /* T4 */
-			relax();
+			seg_relax();
 			continue;
 		}
 		if (idle_since_ns == 0)
 			idle_since_ns = seg_clock_ns(CLOCK_MONOTONIC);
 		if (seg_clock_ns(CLOCK_MONOTONIC) - idle_since_ns < IDLE_NS) {
-			relax();
+			seg_relax();
 		} else {
 			cursor_bells_sleep(c);
 			idle_since_ns = 0;

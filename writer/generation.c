@@ -23,14 +23,12 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #define BUILDING "building"
 #define RESERVE "reserve"
 #define PUNCH_STEP (1u << 20)
 #define RECORDS_HEADROOM (64u << 10)
-#define HUGETLBFS_MAGIC_ 0x958458f6
 
 static uint64_t round_up(uint64_t n, uint64_t to)
 {
@@ -43,13 +41,6 @@ uint32_t capacity_for(uint64_t n)
 	uint64_t capacity = n * 20 / 13 + 64;
 
 	return capacity > UINT32_MAX - 2 * SHM_PROBE_MAX ? UINT32_MAX - 2 * SHM_PROBE_MAX : (uint32_t)capacity;
-}
-
-static uint64_t file_block(int fd)
-{
-	struct statfs fs;
-
-	return fstatfs(fd, &fs) == 0 && (uint32_t)fs.f_type == HUGETLBFS_MAGIC_ ? (uint64_t)fs.f_bsize : SHM_PAGE;
 }
 
 static int allocate_range(int fd, uint64_t from, uint64_t to)
@@ -85,7 +76,7 @@ static int zero_range(int fd, uint64_t from, uint64_t to)
 static void take_back(struct table *t, const char *name, int fd, uint64_t allocated, uint64_t dirty)
 {
 	int dir = t->instance->table_dir_fd;
-	uint64_t size = allocated / file_block(fd) * file_block(fd);
+	uint64_t size = allocated / instance_file_block(fd) * instance_file_block(fd);
 
 	if (t->reserve_size == 0 && size > 0 && atomic_load_explicit(&t->root->termgen, memory_order_relaxed) != 0 &&
 	    ftruncate(fd, (off_t)size) == 0 && zero_range(fd, 0, dirty < size ? dirty : size) == 0 &&
@@ -97,7 +88,7 @@ static void take_back(struct table *t, const char *name, int fd, uint64_t alloca
 
 int generation_allocate(struct generation *g, uint64_t end)
 {
-	uint64_t to = round_up(end, file_block(g->fd));
+	uint64_t to = round_up(end, instance_file_block(g->fd));
 
 	if (to > g->mapped)
 		to = g->mapped;
@@ -170,7 +161,7 @@ enum refusal_code generation_create(struct table *t, uint32_t number, uint32_t c
 		return refuse(r, R_BACKEND, "cannot make %s/" BUILDING ": %s", t->instance->path, strerror(errno));
 	}
 	file_modes(t, g->fd);
-	block = file_block(g->fd);
+	block = instance_file_block(g->fd);
 	/* Address space, not memory: records may come to a kilobyte a partition. Cut by generation_seal. */
 	g->mapped = round_up(SHM_PAGE + (uint64_t)n_clusters * 4 +
 				     n_entries * (sizeof(struct shm_entry) + 8 + 1 + 1024) + (1ull << 30),
@@ -199,8 +190,8 @@ full:
 int generation_seal(struct generation *g, uint64_t headroom)
 {
 	uint64_t used = g->records.high ? g->records.high - g->map.records_off : 0;
-	uint64_t least = round_up(g->map.records_off + used + headroom + SHM_RECORD_MAX, file_block(g->fd));
-	uint64_t size = round_up(least + used / 4 + RECORDS_HEADROOM, file_block(g->fd));
+	uint64_t least = round_up(g->map.records_off + used + headroom + SHM_RECORD_MAX, instance_file_block(g->fd));
+	uint64_t size = round_up(least + used / 4 + RECORDS_HEADROOM, instance_file_block(g->fd));
 
 	if (size > g->mapped)
 		size = g->mapped;
@@ -316,7 +307,7 @@ static bool old_slice(struct table *t, struct old_file *o, bool recycle)
 	recycle = recycle && (o->punched == 0 || o->zeroed); /* what has holes is no reserve */
 	o->zeroed = recycle;
 	if (len > 0) {
-		len = round_up(len, file_block(o->fd));
+		len = round_up(len, instance_file_block(o->fd));
 		if (o->base)
 			munmap(o->base + o->punched, len < o->mapped - o->punched ? len : o->mapped - o->punched);
 		if (!recycle)
@@ -449,7 +440,7 @@ int reserve_make(struct table *t, uint64_t size)
 	if (fd < 0)
 		return -1;
 	file_modes(t, fd);
-	if (allocate_range(fd, t->reserve_size, round_up(size, file_block(fd))) != 0) {
+	if (allocate_range(fd, t->reserve_size, round_up(size, instance_file_block(fd))) != 0) {
 		int e = errno;
 
 		(void)!ftruncate(fd, (off_t)t->reserve_size);
@@ -457,7 +448,7 @@ int reserve_make(struct table *t, uint64_t size)
 		errno = e;
 		return -1;
 	}
-	t->reserve_size = round_up(size, file_block(fd));
+	t->reserve_size = round_up(size, instance_file_block(fd));
 	close(fd);
 	return 0;
 }

@@ -9,10 +9,13 @@
 #include <limits.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "../shm/segment.h"
 #include "lock.h"
+
+#define HUGETLBFS_MAGIC_ 0x958458f6
 
 #define DIR_MODE 0750 /* the door: who is not in the group comes no further (tables/ in it is open to all) */
 
@@ -183,6 +186,13 @@ enum refusal_code instance_open(const char *dir_or_instance, const char *table_d
 fail:
 	instance_close(in);
 	return code;
+}
+
+uint64_t instance_file_block(int fd)
+{
+	struct statfs fs;
+
+	return fstatfs(fd, &fs) == 0 && (uint32_t)fs.f_type == HUGETLBFS_MAGIC_ ? (uint64_t)fs.f_bsize : SHM_PAGE;
 }
 
 void instance_close(struct instance *in)

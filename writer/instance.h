@@ -5,6 +5,7 @@
 #define BERTH_WRITER_INSTANCE_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "refusals.h"
@@ -27,6 +28,8 @@ struct instance {
  * directory is somebody else's or others may write to it). */
 enum refusal_code instance_open(const char *dir_or_instance, const char *table_dir, bool takeover, struct instance *,
 				struct refusal *);
+/* What the size of a table file is a multiple of: its file system's page, huge on hugetlbfs. */
+uint64_t instance_file_block(int fd);
 /* Leaves the files, gives up the lock. */
 void instance_close(struct instance *);
 
