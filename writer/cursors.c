@@ -13,7 +13,8 @@
  *    whoever else might write into them (a child of the dead) cannot keep them for ever.
  * T4 Busy, it offers its processor after each round. A thread that has just been woken there, the control thread above
  *    all, would else wait for the next tick, up to 4 ms away: under a flood of pins from one process the 99th percentile of
- *    a change made each millisecond was 3 ms without, 0.1 to 0.2 ms with it, and no slower in pins (2 processors). */
+ *    a change made each millisecond was 3 ms without, 0.2 to 2 ms with it, from run to run (what is left: it is woken on
+ *    the processor of who floods), and pins were no slower (2 processors). */
 #include "cursors_internal.h"
 
 #include <sched.h>
