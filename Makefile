@@ -19,6 +19,8 @@ DEPS_BUILD := build-essential pkg-config liburcu-dev libjemalloc-dev \
 	libsystemd-dev libsodium-dev
 DEPS_TEST  := libcmocka-dev nginx libnginx-mod-http-lua lua-cjson strace spin clang clang-tidy cppcheck clang-format libclang-rt-14-dev
 
+DEPS_PEERS := libdpdk-dev libck-dev liblmdb-dev libbpf-dev libhiredis-dev libcurl4-openssl-dev redis-server etcd-server
+
 WARN     := -Wall -Wextra -Wshadow -Wconversion -Werror
 OPT      ?= -O2 -g
 SAN      ?=
@@ -53,6 +55,8 @@ TORTURE_LEASE := $(call obj,$(filter-out tests/torture_cursor%,$(wildcard tests/
 TORTURE_CURSOR:= $(call obj,$(wildcard tests/torture_cursor_*.c) tests/torture_ambush.c)
 FUZZ   := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/fuzz_*.c)))
 BENCH  := $(call obj,$(call src,bench))
+# What the program `peers` has of it besides its own.
+PEERS  := $(call obj,$(call src,bench/peers) $(addprefix bench/,bench.c measure.c histogram.c report.c document.c daemon.c))
 EXAMPLES := $(patsubst reader_lib/examples/%.c,$(BUILD)/examples/%,$(sort $(wildcard reader_lib/examples/*.c)))
 
 .DEFAULT_GOAL := all
@@ -126,11 +130,30 @@ $(BUILD)/bench/bench: $(BENCH) $(BUILD)/libberth.a
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^
+PKGS_PEERS := libdpdk ck lmdb libbpf hiredis libcurl liburcu-qsbr liburcu-memb liburcu-cds
+# DPDK's headers want the instruction set that it was built for.
+$(PEERS): CFLAGS += $(if $(findstring bench/peers,$@),$(call cflags_of,$(PKGS_PEERS)) $(PEER_CFLAGS))
+$(BUILD)/bench/peers: $(PEERS) $(BUILD)/libberth.a
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(call libs_of,$(PKGS_PEERS)) -lpthread
 # `bench` is a folder too.
-.PHONY: bench
-## bench: the figures of the README, two minutes (BENCH_ARGS="--quick --json --only NAME" for less)
+.PHONY: bench bench-long bench-peers deps-peers
+## bench: the figures of the README, five minutes (BENCH_ARGS="--quick --json --only NAME" for less)
 bench: $(BUILD)/berthd $(BUILD)/bench/bench
 	$(Q)$(BUILD)/bench/bench $(BENCH_ARGS)
+
+## bench-long: all of them, the long forms too (half an hour)
+bench-long: $(BUILD)/berthd $(BUILD)/bench/bench
+	$(Q)$(BUILD)/bench/bench --full $(BENCH_ARGS)
+
+## bench-peers: berth beside what else could be used, in one run; installs that first (root; some minutes)
+bench-peers: deps deps-peers
+	$(Q)$(MAKE) --no-print-directory $(BUILD)/berthd $(BUILD)/bench/peers
+	$(Q)$(BUILD)/bench/peers $(BENCH_ARGS)
+
+deps-peers:
+	$(Q)$(MAKE) --no-print-directory deps DEPS_BUILD= DEPS_TEST="$(DEPS_PEERS)"
 
 # ---- for users ----------------------------------------------------------------------------------------------------
 

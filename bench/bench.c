@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The figures of the README: `make bench`, or bench --help. Reads the options, runs the workloads of bench.h in order.
+ * The main program of `bench` and `peers`: reads the options, runs the workloads of its table in order.
  *
  * The parent does nothing but wait for the child that measures, and clean up after it however it ended: daemons die
  * with the child, and the scratch directories go. */
@@ -18,37 +18,25 @@
 #define RUNS 15u
 #define RUNS_QUICK 3u
 
-static const struct workload {
-	const char *name, *help;
-	void (*run)(const struct bench *);
-} workloads[] = {
-#define WORKLOAD_ROW(name, help) {#name, help, workload_##name},
-	WORKLOADS(WORKLOAD_ROW)
-#undef WORKLOAD_ROW
-};
-#define N_WORKLOADS (sizeof(workloads) / sizeof(workloads[0]))
-
 static void help(void)
 {
-	puts("Usage: bench [--quick | --full] [--json] [--only NAME]\n"
-	     "Measures the berthd and libberth that it was built with; prints each figure's median, spread, goal, "
-	     "verdict.\n\n"
-	     "  --quick      small sizes and few runs, some seconds: whether it runs, not how fast it is\n"
-	     "  --full       blackout: 1,000 migrations of each kind, writes of 100 ms and a barrier of 30 s too; "
-	     "cursor: a\n"
-	     "               million pins; three minutes\n"
-	     "  --json       one JSON object a line, with machine, kernel and commit\n"
-	     "  --only NAME  one workload:");
-	for (size_t i = 0; i < N_WORKLOADS; i++)
-		printf("                 %-8s %s\n", workloads[i].name, workloads[i].help);
-	puts("\nStores are kept in TMPDIR (/tmp), tables in /dev/shm, while it runs.\n"
-	     "Exit status: 0 measured (goals met or not), 1 something failed, 2 usage.\n"
-	     "Example: bench --only lookup --json");
+	printf("Usage: %s [--quick | --full] [--json] [--only NAME]\n%s\n\n"
+	       "  --quick      small sizes and few runs, some seconds: whether it runs, not how fast it is\n"
+	       "  --full       the long forms\n"
+	       "  --json       one JSON object a line, with machine, kernel, commit and parameters\n"
+	       "  --only NAME  one workload:\n",
+	       program_name, program_does);
+	for (size_t i = 0; i < n_workloads; i++)
+		printf("                 %-9s %s\n", workloads[i].name, workloads[i].help);
+	printf("\nStores are kept in TMPDIR (/tmp), tables in /dev/shm, while it runs.\n"
+	       "Exit status: 0 measured (goals met or not), 1 something failed, 2 usage.\n"
+	       "Example: %s --only %s --json\n",
+	       program_name, workloads[0].name);
 }
 
 static const struct workload *find_workload(const char *name)
 {
-	for (size_t i = 0; i < N_WORKLOADS; i++)
+	for (size_t i = 0; i < n_workloads; i++)
 		if (strcmp(workloads[i].name, name) == 0)
 			return &workloads[i];
 	return NULL;
@@ -68,7 +56,8 @@ static void parse(struct bench *b, int argc, char **argv)
 			exit(0);
 		}
 		if (o == 'o' && !find_workload(optarg)) {
-			fprintf(stderr, "bench: --only %s: no such workload; `bench --help` lists them\n", optarg);
+			fprintf(stderr, "%s: --only %s: no such workload; `%s --help` lists them\n", program_name,
+				optarg, program_name);
 			exit(2);
 		}
 		if (o == '?')
@@ -79,11 +68,12 @@ static void parse(struct bench *b, int argc, char **argv)
 		b->only = o == 'o' ? optarg : b->only;
 	}
 	if (optind < argc) {
-		fprintf(stderr, "bench: %s: no such argument; `bench --help` lists the options\n", argv[optind]);
+		fprintf(stderr, "%s: %s: no such argument; `%s --help` lists the options\n", program_name, argv[optind],
+			program_name);
 		exit(2);
 	}
 	if (b->quick && b->full) {
-		fputs("bench: --quick and --full: only one of them\n", stderr);
+		fprintf(stderr, "%s: --quick and --full: only one of them\n", program_name);
 		exit(2);
 	}
 	b->runs = b->quick ? RUNS_QUICK : RUNS;
@@ -128,7 +118,7 @@ static int measure(const struct bench *b)
 {
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	report_begin(b);
-	for (size_t i = 0; i < N_WORKLOADS; i++)
+	for (size_t i = 0; i < n_workloads; i++)
 		if (!b->only || strcmp(b->only, workloads[i].name) == 0)
 			workloads[i].run(b);
 	report_end(b);

@@ -5,23 +5,15 @@
 #ifndef BERTH_BENCH_BENCH_H
 #define BERTH_BENCH_BENCH_H
 
+#include <assert.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
-/* ---- workloads: one row each, run in this order. X(name, what it measures) ---- */
-#define WORKLOADS(X) \
-	X(lookup, "berth_route, berth_route_bulk, berth_lookup, berth_admit by number of partitions") \
-	X(lease, "berth_write_begin and berth_write_end against berth_route at 1,000 partitions") \
-	X(change, "a change through the admin socket against a bare socket ping-pong") \
-	X(load, "a document of a million partitions: loading, memory, starting with it") \
-	X(cursor, "pins of cursors: resolve, pin, floods, cost by number of pins; --full: a million of them") \
-	X(blackout, "how long a migration refuses writes, with writes under way; --full: 1,000 of each")
-
 struct bench {
 	bool quick;        /* small sizes, few runs: does it run, not how fast is it; no verdicts */
-	bool full;         /* blackout and cursor: all of it, minutes */
+	bool full;         /* the long forms: more sizes, more runs, minutes each */
 	bool json;         /* one JSON object a line instead of the table */
 	const char *only;  /* name of one workload, NULL: all */
 	unsigned runs;     /* of each figure */
@@ -30,9 +22,14 @@ struct bench {
 	char disk[4096];   /* scratch directory for stores, likewise */
 };
 
-#define WORKLOAD_DECLARE(name, help) void workload_##name(const struct bench *);
-WORKLOADS(WORKLOAD_DECLARE)
-#undef WORKLOAD_DECLARE
+/* What a program of this folder measures: workloads.c for `bench`, peers/workloads.c for `peers`. Run in this order. */
+struct workload {
+	const char *name, *help;
+	void (*run)(const struct bench *);
+};
+extern const struct workload workloads[];
+extern const size_t n_workloads;
+extern const char program_name[], program_does[]; /* for --help */
 
 /* ---- measure.c ---- */
 #define SAMPLES_MAX 1000u
@@ -51,16 +48,30 @@ uint64_t now_ns(void);            /* CLOCK_MONOTONIC */
 double elapsed_ns(uint64_t from); /* since now_ns(), without the cost of reading the clock */
 uint64_t busy_ns(void);           /* processor time of this thread: for what never waits, so that another process on */
 double busy_elapsed_ns(uint64_t from); /* the same processor is not measured with it */
+/* The processor's time stamp: for what is too short for a clock. The fences keep what is measured between the two. */
+uint64_t ticks_begin(void);
+uint64_t ticks_end(void);
+double ticks_ns(uint64_t ticks); /* by a calibration against CLOCK_MONOTONIC, made once */
+uint64_t ticks_cost(void);       /* of an empty pair begin, end: to be taken off; the median of many */
 void add_sample(struct samples *, double);
 double quantile(const struct samples *, double q); /* 0: least, 0.5: median, 1: greatest */
 uint64_t random_u64(uint64_t *state);              /* the same sequence in every run */
+
+/* ---- histogram.c: log-linear, 3 % wide at most, 1 .. 2^40 ---- */
+#define HISTOGRAM_BUCKETS 1216u
+struct histogram {
+	uint64_t n[HISTOGRAM_BUCKETS], total, max;
+};
+void histogram_add(struct histogram *, uint64_t value);
+void histogram_merge(struct histogram *, const struct histogram *from);
+double histogram_quantile(const struct histogram *, double q); /* 0 when it is empty */
 
 /* ---- report.c ---- */
 struct figure {
 	const char *workload;
 	char name[64];
 	const char *unit;
-	char parameters[96]; /* for people and for --json: "partitions=1000" */
+	char parameters[96]; /* "partitions=1000 keys=zipf": numbers without separators; an object in --json */
 	double goal;         /* the median is to be at most this; 0: no goal, for information */
 	bool at_least;       /* at least this */
 	bool contest;        /* against something else: the verdict is won or lost, and no goal is counted */
@@ -70,6 +81,9 @@ struct figure {
 };
 void report_begin(const struct bench *);
 void report(const struct bench *, const struct figure *);
+/* One value a call, not a run: p50, p90, p99, p99.9, p99.99 and the greatest; `scale` makes a value the figure's unit.
+ * f->goal, if any, is for f->s, which the caller fills with what is judged (a ratio, a median a run). */
+void report_histogram(const struct bench *, const struct figure *, const struct histogram *, double scale);
 /* A line for people: what was done. Nothing with --json. */
 void report_note(const struct bench *, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void report_end(const struct bench *);
@@ -77,9 +91,13 @@ void report_end(const struct bench *);
 /* ---- document.c ---- */
 #define KEY_LEN 15u /* tenant-%08x */
 #define KEY_ROOM 16u
+#define LONG_KEY_LEN 200u /* tenant-%08x-, then x to the end */
+#define CLUSTERS 10u
 void key_name(char out[KEY_ROOM], uint32_t number);
-/* A placement document of n partitions in the form that osproxy polls, in memory: every mode, ten clusters. */
-int document_make(uint32_t n);
+void long_key_name(char out[LONG_KEY_LEN + 1], uint32_t number);
+/* A placement document of n partitions in the form that osproxy polls, in memory: every mode, partition i on cluster
+ * c<i % CLUSTERS>. long_keys: under their long names. */
+int document_make(uint32_t n, bool long_keys);
 
 /* ---- daemon.c ---- */
 struct daemon {
@@ -96,6 +114,7 @@ struct daemon_how {
 	bool busy_poll;
 	unsigned cursor_capacity;
 	unsigned cursor_share; /* percent */
+	bool small_pages;      /* --huge-pages never */
 };
 /* daemon_start returns when it answers; daemon_spawn at once, without a connection. */
 void daemon_spawn(const struct bench *, struct daemon *, const char *name, const struct daemon_how *);

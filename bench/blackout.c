@@ -199,8 +199,8 @@ static void report_moves(const struct bench *b, const struct setting *s, const s
 	for (unsigned i = 0; i < (disk ? 5 : 4); i++) {
 		all[i]->workload = "blackout";
 		all[i]->tail = true;
-		snprintf(all[i]->parameters, sizeof(all[i]->parameters), "%s, %u ms%s", s->store, s->write_ms,
-			 s->n_movers > 1 ? ", 4 at once" : "");
+		snprintf(all[i]->parameters, sizeof(all[i]->parameters), "store=%s write_ms=%u%s", s->store,
+			 s->write_ms, s->n_movers > 1 ? ", 4 at once" : "");
 		report(b, all[i]);
 	}
 }
@@ -226,7 +226,7 @@ static void measure_timed(const struct bench *b, struct shared *shared)
 	daemon_stop(&d);
 	remove_tree(d.dir);
 	add_sample(&f.s, shared->moves[0].blackout_ms);
-	snprintf(f.parameters, sizeof(f.parameters), "a writer without leases, --barrier-ms %u", barrier_ms);
+	snprintf(f.parameters, sizeof(f.parameters), "writes=unbracketed barrier_ms=%u", barrier_ms);
 	report_note(b, "one migration with a process attached that may write without leases%s",
 		    b->full ? "" : " (--full: with the barrier of 30 s that is the default)");
 	report(b, &f);

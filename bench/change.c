@@ -88,7 +88,7 @@ static _Noreturn void run_peer(int fd, size_t request_len, size_t answer_len)
 static void start_sides(const struct bench *b, struct sides *s)
 {
 	char line[LINE_ROOM], answer[LINE_ROOM];
-	int pair[2], document = document_make(PARTITIONS);
+	int pair[2], document = document_make(PARTITIONS, false);
 
 	daemon_start(b, &s->d, "change", &(struct daemon_how){.cpu = CPU_DAEMON});
 	daemon_load(&s->d, document, PARTITIONS, NULL);
@@ -172,7 +172,7 @@ void workload_change(const struct bench *b)
 
 	start_sides(b, &s);
 	check_seen(&s);
-	snprintf(bare.parameters, sizeof(bare.parameters), "%zu + %zu bytes", s.request_len, s.answer_len);
+	snprintf(bare.parameters, sizeof(bare.parameters), "request=%zu answer=%zu", s.request_len, s.answer_len);
 	pin_to(CPU_SELF);
 	measure_peer(&s, n / 4);
 	measure_daemon(&s, n / 4);

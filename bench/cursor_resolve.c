@@ -130,7 +130,7 @@ static void make_sequence(struct sequence *q, const struct setting *s, uint64_t 
 /* The owners are partitions too, for berth_route. */
 static void make_setting(const struct bench *b, struct setting *s)
 {
-	int document = document_make(OWNERS);
+	int document = document_make(OWNERS, false);
 	char name[32];
 
 	snprintf(name, sizeof(name), "resolve-%u-%zu", s->n, s->id_len);
@@ -204,7 +204,7 @@ static void report_all(const struct bench *b, const struct setting *s, const str
 			continue;
 		f = (struct figure){.workload = "cursor", .unit = "ns", .goal = first ? rows[k].goal : 0, .s = v[k]};
 		snprintf(f.name, sizeof(f.name), "%s", rows[k].name);
-		snprintf(f.parameters, sizeof(f.parameters), "%u pins, %zu bytes", s->n, s->id_len);
+		snprintf(f.parameters, sizeof(f.parameters), "pins=%u id_bytes=%zu", s->n, s->id_len);
 		report(b, &f);
 	}
 }

@@ -43,7 +43,7 @@ void cursor_share(const struct bench *b)
 		add_sample(&f.s, (double)measure(b, share));
 		f.goal = share ? CAPACITY / 2 : 0;
 		snprintf(f.name, sizeof(f.name), "of %u pins left by another owner's flood", CAPACITY / 2);
-		snprintf(f.parameters, sizeof(f.parameters), share ? "share of %u %%" : "no share", share);
+		snprintf(f.parameters, sizeof(f.parameters), "owner_share=%u", share);
 		report(b, &f);
 		if (!share)
 			break;

@@ -170,7 +170,7 @@ static void report_one(const struct bench *b, const char *name, const char *more
 
 	f = (struct figure){.workload = "cursor", .unit = "ns", .s = *v};
 	snprintf(f.name, sizeof(f.name), "%s%s", name, more);
-	snprintf(f.parameters, sizeof(f.parameters), "%u pins", n);
+	snprintf(f.parameters, sizeof(f.parameters), "pins=%u", n);
 	report(b, &f);
 }
 
@@ -213,7 +213,7 @@ static void report_sizes(const struct bench *b, unsigned n_sizes, const struct r
 	for (unsigned i = 0; i < n_sizes; i++)
 		report_one(b, "own map of one process, full", "", sizes[i], &all[i].map);
 	for (unsigned i = 0; i < n_sizes; i++) {
-		snprintf(text, sizeof(text), "%u pins", sizes[i]);
+		snprintf(text, sizeof(text), "pins=%u", sizes[i]);
 		report_ratio(b, "table full, one process floods / own map", text, &all[i].flood[KIND_evict],
 			     &all[i].map, 0);
 	}

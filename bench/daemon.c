@@ -36,7 +36,7 @@ void remove_tree(const char *path)
 static _Noreturn void run_berthd(const struct bench *b, const struct daemon *d, const struct daemon_how *how)
 {
 	char url[4200], barrier[16], capacity[16], share[16];
-	const char *argv[16] = {"berthd", "--dir", d->dir, "--store", url};
+	const char *argv[20] = {"berthd", "--dir", d->dir, "--store", url};
 	unsigned n = 5;
 	int log = open(d->log, O_WRONLY | O_CREAT | O_TRUNC, 0600);
 
@@ -65,6 +65,10 @@ static _Noreturn void run_berthd(const struct bench *b, const struct daemon *d, 
 	if (how->cursor_share) {
 		argv[n++] = "--cursor-owner-share";
 		argv[n++] = share;
+	}
+	if (how->small_pages) {
+		argv[n++] = "--huge-pages";
+		argv[n++] = "never";
 	}
 	if (how->busy_poll)
 		argv[n++] = "--busy-poll";

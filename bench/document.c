@@ -7,8 +7,6 @@
 
 #include "bench.h"
 
-#define CLUSTERS 10u
-
 void key_name(char out[KEY_ROOM], uint32_t number)
 {
 	static const char digits[] = "0123456789abcdef";
@@ -19,11 +17,19 @@ void key_name(char out[KEY_ROOM], uint32_t number)
 	out[KEY_LEN] = 0;
 }
 
-int document_make(uint32_t n)
+void long_key_name(char out[LONG_KEY_LEN + 1], uint32_t number)
+{
+	memset(out, 'x', LONG_KEY_LEN);
+	key_name(out, number);
+	out[KEY_LEN] = '-';
+	out[LONG_KEY_LEN] = 0;
+}
+
+int document_make(uint32_t n, bool long_keys)
 {
 	int fd = memfd_create("document", MFD_CLOEXEC);
 	FILE *f = fd < 0 ? NULL : fdopen(dup(fd), "w");
-	char key[KEY_ROOM];
+	char key[LONG_KEY_LEN + 1];
 
 	if (!f)
 		fail("no memory for a document of %u partitions", n);
@@ -31,7 +37,10 @@ int document_make(uint32_t n)
 	for (uint32_t i = 0; i < n; i++) {
 		unsigned cluster = i % CLUSTERS;
 
-		key_name(key, i);
+		if (long_keys)
+			long_key_name(key, i);
+		else
+			key_name(key, i);
 		fprintf(f, "%s\n\"%s\":", i ? "," : "", key);
 		if (i % 4 == 0)
 			fprintf(f, "{\"mode\":\"dedicated-cluster\",\"cluster\":\"c%u\"}", cluster);

@@ -170,7 +170,7 @@ void workload_lease(const struct bench *b)
 			add_sample(&more[k], s[differences[k].of].v[run] - s[differences[k].less].v[run]);
 	}
 	pin_nowhere();
-	snprintf(f.parameters, sizeof(f.parameters), "%u partitions", PARTITIONS);
+	snprintf(f.parameters, sizeof(f.parameters), "partitions=%u", PARTITIONS);
 	for (unsigned k = 0; k < N_CALLS + N_DIFFERENCES; k++) {
 		bool single = k < N_CALLS;
 

@@ -129,7 +129,7 @@ void workload_load(const struct bench *b)
 	};
 	uint32_t n = b->quick ? PARTITIONS_QUICK : PARTITIONS;
 	unsigned runs = b->quick ? b->runs : ROUNDS_LEAST;
-	int document = document_make(n);
+	int document = document_make(n, false);
 	char store[4200];
 
 	snprintf(store, sizeof(store), "%s/store.db", b->disk);
@@ -158,7 +158,7 @@ void workload_load(const struct bench *b)
 	close(document);
 	for (unsigned i = 0; i < sizeof(f) / sizeof(f[0]); i++) {
 		f[i].workload = "load";
-		snprintf(f[i].parameters, sizeof(f[i].parameters), "%u partitions", n);
+		snprintf(f[i].parameters, sizeof(f[i].parameters), "partitions=%u", n);
 		report(b, &f[i]);
 	}
 }

@@ -128,7 +128,7 @@ void workload_lookup(const struct bench *b)
 	for (unsigned i = 0; i < n_sizes; i++) {
 		struct figure f = {.workload = "lookup"};
 
-		snprintf(f.parameters, sizeof(f.parameters), "%u partitions", sizes[i]);
+		snprintf(f.parameters, sizeof(f.parameters), "partitions=%u", sizes[i]);
 		for (unsigned k = 0; k < N_CALLS; k++) {
 			snprintf(f.name, sizeof(f.name), "%s", calls[k].name);
 			f.unit = "ns";

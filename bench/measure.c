@@ -105,6 +105,70 @@ double busy_elapsed_ns(uint64_t from)
 	return elapsed(CLOCK_THREAD_CPUTIME_ID, from, &cost);
 }
 
+uint64_t ticks_begin(void)
+{
+#if defined(__x86_64__)
+	uint64_t t;
+
+	__builtin_ia32_lfence(); /* what came before is done */
+	t = __builtin_ia32_rdtsc();
+	__builtin_ia32_lfence();
+	return t;
+#else
+	uint64_t t;
+
+	__asm__ volatile("isb; mrs %0, cntvct_el0; isb" : "=r"(t)::"memory");
+	return t;
+#endif
+}
+
+uint64_t ticks_end(void)
+{
+#if defined(__x86_64__)
+	unsigned cpu;
+	uint64_t t = __builtin_ia32_rdtscp(&cpu); /* what came before is done */
+
+	__builtin_ia32_lfence();
+	return t;
+#else
+	return ticks_begin();
+#endif
+}
+
+#define TICKS_CALIBRATE_NS 20000000u
+
+double ticks_ns(uint64_t ticks)
+{
+	static double ns_a_tick;
+
+	if (ns_a_tick <= 0) {
+		uint64_t from = read_clock(CLOCK_MONOTONIC), at = ticks_begin(), now;
+
+		do
+			now = read_clock(CLOCK_MONOTONIC);
+		while (now - from < TICKS_CALIBRATE_NS);
+		ns_a_tick = (double)(now - from) / (double)(ticks_begin() - at);
+	}
+	return (double)ticks * ns_a_tick;
+}
+
+uint64_t ticks_cost(void)
+{
+	static double v[CALIBRATIONS];
+	static uint64_t cost;
+
+	if (cost == 0) {
+		for (unsigned i = 0; i < CALIBRATIONS; i++) {
+			uint64_t from = ticks_begin();
+
+			v[i] = (double)(ticks_end() - from);
+		}
+		qsort(v, CALIBRATIONS, sizeof(v[0]), compare);
+		cost = (uint64_t)v[CALIBRATIONS / 2];
+	}
+	return cost;
+}
+
 void add_sample(struct samples *s, double value)
 {
 	if (s->n == SAMPLES_MAX)

@@ -49,7 +49,7 @@ static void attach(const struct place *p, uint32_t writes, struct berth **berth,
 void place_make(const struct bench *b, struct place *p, const char *name, uint32_t n, bool leases)
 {
 	char full[32];
-	int document = document_make(n);
+	int document = document_make(n, false);
 
 	p->n = n;
 	snprintf(full, sizeof(full), "%s-%u", name, n);

@@ -2,6 +2,7 @@
  * The table for people, or the JSON lines for programs, on standard output: a figure as soon as it is known. */
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/utsname.h>
 
@@ -74,12 +75,35 @@ static bool met(const struct figure *f)
 	return quantile(&f->s, 0.5) <= f->goal && (f->tail_goal <= 0 || quantile(&f->s, 0.99) <= f->tail_goal);
 }
 
+/* "partitions=1000 keys=zipf" as members; what is a number is one. A word without `=` is the member `note`. */
+static void print_parameters(const char *text)
+{
+	char words[96], *save = NULL;
+	const char *comma = "";
+
+	snprintf(words, sizeof(words), "%s", text);
+	fputs("\"parameters\":{", stdout);
+	for (char *word = strtok_r(words, " ", &save); word; word = strtok_r(NULL, " ", &save)) {
+		char *value = strchr(word, '='), *end = NULL;
+
+		if (value)
+			*value++ = 0;
+		if (value && *value && (strtod(value, &end), *end == 0))
+			printf("%s\"%s\":%s", comma, word, value);
+		else
+			printf("%s\"%s\":\"%s\"", comma, value ? word : "note", value ? value : word);
+		comma = ",";
+	}
+	fputs("},", stdout);
+}
+
 static void print_json(const struct figure *f, bool judged)
 {
-	printf("{\"workload\":\"%s\",\"name\":\"%s\",\"unit\":\"%s\",\"parameters\":\"%s\",\"runs\":%u,\"median\":%.6g,"
-	       "\"q1\":%.6g,\"q3\":%.6g,\"p99\":%.6g,\"min\":%.6g,\"max\":%.6g,",
-	       f->workload, f->name, f->unit, f->parameters, f->s.n, quantile(&f->s, 0.5), quantile(&f->s, 0.25),
-	       quantile(&f->s, 0.75), quantile(&f->s, 0.99), quantile(&f->s, 0), quantile(&f->s, 1));
+	printf("{\"workload\":\"%s\",\"name\":\"%s\",\"unit\":\"%s\",", f->workload, f->name, f->unit);
+	print_parameters(f->parameters);
+	printf("\"runs\":%u,\"median\":%.6g,\"q1\":%.6g,\"q3\":%.6g,\"p99\":%.6g,\"min\":%.6g,\"max\":%.6g,", f->s.n,
+	       quantile(&f->s, 0.5), quantile(&f->s, 0.25), quantile(&f->s, 0.75), quantile(&f->s, 0.99),
+	       quantile(&f->s, 0), quantile(&f->s, 1));
 	if (judged)
 		printf("\"goal\":%.6g,\"goal_p99\":%.6g,\"at_least\":%s,\"%s\":%s,", f->goal, f->tail_goal,
 		       f->at_least ? "true" : "false", f->contest ? "won" : "met", met(f) ? "true" : "false");
@@ -125,6 +149,30 @@ void report(const struct bench *b, const struct figure *f)
 	else
 		print_row(f, judged);
 	fflush(stdout);
+}
+
+void report_histogram(const struct bench *b, const struct figure *f, const struct histogram *h, double scale)
+{
+	static const double q[] = {0.5, 0.9, 0.99, 0.999, 0.9999, 1};
+	static const char *const names[] = {"p50", "p90", "p99", "p99.9", "p99.99", "max"};
+	bool judged = f->goal > 0 && !b->quick && f->s.n > 0;
+
+	if (b->json) {
+		printf("{\"workload\":\"%s\",\"name\":\"%s\",\"unit\":\"%s\",", f->workload, f->name, f->unit);
+		print_parameters(f->parameters);
+		printf("\"calls\":%llu,\"percentiles\":{", (unsigned long long)h->total);
+		for (unsigned i = 0; i < sizeof(q) / sizeof(q[0]); i++)
+			printf("%s\"%s\":%.6g", i ? "," : "", names[i], histogram_quantile(h, q[i]) * scale);
+		printf("},\"machine\":\"%s\",\"kernel\":\"%s\",\"commit\":\"%s\"}\n", machine, kernel, commit);
+	} else {
+		printf("%s%s%s, %s:", f->name, *f->parameters ? ", " : "", f->parameters, f->unit);
+		for (unsigned i = 0; i < sizeof(q) / sizeof(q[0]); i++)
+			printf("  %s %.4g", names[i], histogram_quantile(h, q[i]) * scale);
+		putchar('\n');
+	}
+	fflush(stdout);
+	if (judged)
+		report(b, f);
 }
 
 void report_note(const struct bench *b, const char *format, ...)
