@@ -114,7 +114,7 @@ struct daemon_how {
 	bool busy_poll;
 	unsigned cursor_capacity;
 	unsigned cursor_share; /* percent */
-	bool small_pages;      /* --huge-pages never */
+	bool small_pages;      /* --no-huge-pages */
 };
 /* daemon_start returns when it answers; daemon_spawn at once, without a connection. */
 void daemon_spawn(const struct bench *, struct daemon *, const char *name, const struct daemon_how *);

@@ -66,10 +66,8 @@ static _Noreturn void run_berthd(const struct bench *b, const struct daemon *d, 
 		argv[n++] = "--cursor-owner-share";
 		argv[n++] = share;
 	}
-	if (how->small_pages) {
-		argv[n++] = "--huge-pages";
-		argv[n++] = "never";
-	}
+	if (how->small_pages)
+		argv[n++] = "--no-huge-pages";
 	if (how->busy_poll)
 		argv[n++] = "--busy-poll";
 	execv(b->berthd, (char *const *)(uintptr_t)argv);

@@ -261,6 +261,31 @@ int seg_tables_open(int dir_fd, int *tables_fd)
 	return BERTH_OK;
 }
 
+void *seg_map_file(int fd, size_t size, int protection, int flags)
+{
+	uint8_t *room, *at;
+	void *p;
+
+	if (size < SEG_HUGE)
+		return mmap(NULL, size, protection, MAP_SHARED | flags, fd, 0);
+	/* Address space of which the file takes an aligned part. */
+	room = mmap(NULL, size + SEG_HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (room == MAP_FAILED)
+		return mmap(NULL, size, protection, MAP_SHARED | flags, fd, 0);
+	at = room + (-(uintptr_t)room & (SEG_HUGE - 1));
+	p = mmap(at, size, protection, MAP_SHARED | MAP_FIXED | flags, fd, 0);
+	if (p == MAP_FAILED) { /* pages that are larger still, of hugetlbfs: the kernel aligns by itself */
+		munmap(room, size + SEG_HUGE);
+		return mmap(NULL, size, protection, MAP_SHARED | flags, fd, 0);
+	}
+	size = (size + SHM_PAGE - 1) / SHM_PAGE * SHM_PAGE;
+	if (at > room)
+		munmap(room, (size_t)(at - room));
+	if (at + size < room + size + SEG_HUGE)
+		munmap(at + size, (size_t)(room + SEG_HUGE - at));
+	return p;
+}
+
 static int open_table(int tables_fd, uint32_t generation)
 {
 	char name[32];
@@ -295,7 +320,7 @@ int seg_table_map(int tables_fd, const struct shm_root *root, uint64_t termgen, 
 		rc = BERTH_E_CORRUPT;
 	base = MAP_FAILED;
 	if (rc == BERTH_OK) {
-		base = mmap(NULL, (size_t)size, PROT_READ, MAP_SHARED | (populate ? MAP_POPULATE : 0), fd, 0);
+		base = seg_map_file(fd, (size_t)size, PROT_READ, populate ? MAP_POPULATE : 0);
 		if (base == MAP_FAILED)
 			rc = BERTH_E_SYSTEM;
 	}

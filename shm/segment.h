@@ -57,6 +57,11 @@ int seg_ledger_map(int dir_fd, const struct shm_root *, const struct shm_ledger 
 void seg_ledger_unmap(const struct shm_ledger **);
 const _Atomic uint64_t *seg_ledger_acks(const struct shm_ledger *); /* SHM_LEDGER_ACKS of them */
 
+/* mmap of a whole file, MAP_SHARED and `flags`, at an address that lets the kernel map its huge pages, where it has any
+ * (SEG_HUGE), as such. MAP_FAILED with errno. */
+#define SEG_HUGE (2u << 20)
+void *seg_map_file(int fd, size_t size, int protection, int flags);
+
 /* Opens the directory of the tables, to be kept for seg_table_map. It and its files may be read by all: the instance's
  * own directory keeps others out, and a process that is in keeps its way to later generations after it has dropped its
  * groups, or changed its root. BERTH_E_NO_INSTANCE, BERTH_E_UNSAFE, BERTH_E_PERMISSION, BERTH_E_SYSTEM. */

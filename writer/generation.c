@@ -13,7 +13,9 @@
  *    overwritten with zeros where it is, and never given back in between.
  * F5 A file that was a table once is never cut. Who reads without a registration is not waited for (F3): stopped
  *    in the middle of a look-up, it goes on in that file, whatever is in it by now, and finds out afterwards. So
- *    an instance takes as much memory as it once needed, until its directory is made anew. */
+ *    an instance takes as much memory as it once needed, until its directory is made anew.
+ * F6 Memory is huge pages where the kernel gives them (allocation.c), before anybody reads there: a look-up
+ *    in a large table then misses the cache, but not the TLB. Where it does not, everything is as it was. */
 #include "table_internal.h"
 
 #include <dirent.h>
@@ -28,6 +30,7 @@
 #define BUILDING "building"
 #define RESERVE "reserve"
 #define PUNCH_STEP (1u << 20)
+#define HUGE_STEPS (16u << 20) /* files of this size and more */
 #define RECORDS_HEADROOM (64u << 10)
 
 static uint64_t round_up(uint64_t n, uint64_t to)
@@ -43,17 +46,6 @@ uint32_t capacity_for(uint64_t n)
 	return capacity > UINT32_MAX - 2 * SHM_PROBE_MAX ? UINT32_MAX - 2 * SHM_PROBE_MAX : (uint32_t)capacity;
 }
 
-static int allocate_range(int fd, uint64_t from, uint64_t to)
-{
-	int e;
-
-	do
-		e = from >= to ? 0 : posix_fallocate(fd, (off_t)from, (off_t)(to - from));
-	while (e == EINTR);
-	errno = e;
-	return e ? -1 : 0;
-}
-
 /* Zeros, in memory that the file has. 0 or -1. */
 static int zero_range(int fd, uint64_t from, uint64_t to)
 {
@@ -61,7 +53,7 @@ static int zero_range(int fd, uint64_t from, uint64_t to)
 
 	if (from >= to)
 		return 0;
-	if (allocate_range(fd, from, to) != 0) /* holes: F1 */
+	if (file_allocate(fd, from, to, false) != 0) /* holes: F1 */
 		return -1;
 	p = mmap(NULL, (size_t)(to - from), PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)from);
 	if (p == MAP_FAILED)
@@ -90,14 +82,21 @@ int generation_allocate(struct generation *g, uint64_t end)
 {
 	uint64_t to = round_up(end, instance_file_block(g->fd));
 
+	if (g->huge && g->allocated >= HUGE_STEPS)
+		to = round_up(to, SEG_HUGE); /* so that what grows bit by bit gets huge pages too */
 	if (to > g->mapped)
 		to = g->mapped;
 	if (to <= g->allocated)
 		return 0;
-	if (allocate_range(g->fd, g->allocated, to) != 0)
+	if (file_allocate(g->fd, g->allocated, to, g->huge) != 0)
 		return -1;
 	g->allocated = to;
 	return 0;
+}
+
+bool huge_wanted(const struct table *t, int fd)
+{
+	return !t->instance->small_pages && instance_file_block(fd) < SEG_HUGE;
 }
 
 static void file_modes(const struct table *t, int fd)
@@ -162,6 +161,7 @@ enum refusal_code generation_create(struct table *t, uint32_t number, uint32_t c
 	}
 	file_modes(t, g->fd);
 	block = instance_file_block(g->fd);
+	g->huge = huge_wanted(t, g->fd);
 	/* Address space, not memory: records may come to a kilobyte a partition. Cut by generation_seal. */
 	g->mapped = round_up(SHM_PAGE + (uint64_t)n_clusters * 4 +
 				     n_entries * (sizeof(struct shm_entry) + 8 + 1 + 1024) + (1ull << 30),
@@ -170,7 +170,7 @@ enum refusal_code generation_create(struct table *t, uint32_t number, uint32_t c
 	g->base = MAP_FAILED;
 	if (ftruncate(g->fd, (off_t)g->mapped) != 0 || generation_allocate(g, SHM_PAGE) != 0)
 		goto full;
-	g->base = mmap(NULL, g->mapped, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, g->fd, 0);
+	g->base = seg_map_file(g->fd, g->mapped, PROT_READ | PROT_WRITE, MAP_NORESERVE);
 	if (g->base == MAP_FAILED)
 		goto full;
 	header_fill(t, g, number, capacity, n_clusters);
@@ -440,7 +440,7 @@ int reserve_make(struct table *t, uint64_t size)
 	if (fd < 0)
 		return -1;
 	file_modes(t, fd);
-	if (allocate_range(fd, t->reserve_size, round_up(size, instance_file_block(fd))) != 0) {
+	if (file_allocate(fd, t->reserve_size, round_up(size, instance_file_block(fd)), huge_wanted(t, fd)) != 0) {
 		int e = errno;
 
 		(void)!ftruncate(fd, (off_t)t->reserve_size);

@@ -20,13 +20,14 @@
 #include <time.h>
 #include <unistd.h>
 
-#define COPY_STEP 64u /* slots between two looks at the clock */
-#define ALLOCATE_STEP (1u << 20)
-#define RETRY_MS 1000u  /* after a growth or a reserve that found no room */
-#define LOOK_MS 1u      /* between grace periods while something is retired */
-#define RECLAIM_MS 500u /* at a start, for readers to leave a file that is wanted */
-#define BLOCKED_MS 20u  /* while a section holds it back */
-#define EXPIRE_MS 5000u /* between looks whether what the departed left is older than the barrier */
+#define COPY_STEP 64u           /* slots between two looks at the clock */
+#define THREAD_LEAST (8u << 20) /* bytes of a file: from here on a thread gets them */
+#define ALLOCATING_MS 1u        /* between looks whether it is through */
+#define RETRY_MS 1000u          /* after a growth or a reserve that found no room */
+#define LOOK_MS 1u              /* between grace periods while something is retired */
+#define RECLAIM_MS 500u         /* at a start, for readers to leave a file that is wanted */
+#define BLOCKED_MS 20u          /* while a section holds it back */
+#define EXPIRE_MS 5000u         /* between looks whether what the departed left is older than the barrier */
 
 /* ---- grace periods ---- */
 
@@ -167,13 +168,34 @@ bool grow_start(struct table *t, uint32_t capacity, uint32_t n_clusters, struct 
 	}
 	(void)!fchmod(t->reserving_fd, t->instance->table_mode);
 	t->reserving = 0;
+	t->asked = false;
 	t->copied = 0;
 	t->growth = GROW_ALLOCATE;
 	return true;
 }
 
+/* Takes over what the thread has allocated. 0, or -1 with errno. */
+static int allocated(struct table *t, bool wait)
+{
+	struct allocation_part parts[2];
+	int rc;
+
+	if (!t->allocating)
+		return 0;
+	rc = allocation_end(&t->allocating, parts, wait);
+	t->next->allocated = parts[0].at;
+	t->reserving = parts[1].at;
+	return rc;
+}
+
+void grow_stop(struct table *t)
+{
+	(void)!allocated(t, false);
+}
+
 static void grow_give_up(struct table *t)
 {
+	grow_stop(t);
 	close(t->reserving_fd);
 	t->reserving_fd = -1;
 	unlinkat(t->instance->table_dir_fd, "reserve.new", 0);
@@ -184,21 +206,28 @@ static void grow_give_up(struct table *t)
 	reserve_make(t, t->now->limit);
 }
 
-/* One mebibyte of each file. 1 done, 0 more to do, -1 no room. */
-static int grow_allocate(struct table *t)
+/* 1 done, 0 more to do, -1 no room. A small file, and what came to it while the thread was at work, in steps of a huge
+ * page; wait: this call may take as long as it does. */
+static int grow_allocate(struct table *t, bool wait)
 {
 	uint64_t want = growth_bytes(t), to;
-	int e;
 
+	if (!t->asked && want >= THREAD_LEAST) {
+		const struct allocation_part parts[2] = {{t->next->fd, t->next->allocated}, {t->reserving_fd, 0}};
+
+		to = (want / SEG_HUGE + 1) * SEG_HUGE;
+		t->asked = true;
+		t->allocating = allocation_start(parts, to < t->next->mapped ? to : t->next->mapped, t->next->huge);
+	}
+	if (t->allocating && !wait && !allocation_done(t->allocating))
+		return 0;
+	if (allocated(t, true) != 0)
+		return -1;
 	if (t->next->allocated < want)
-		return generation_allocate(t->next, t->next->allocated + ALLOCATE_STEP) == 0 ? 0 : -1;
+		return generation_allocate(t->next, (t->next->allocated / SEG_HUGE + 1) * SEG_HUGE) == 0 ? 0 : -1;
 	if (t->reserving < want) {
-		to = t->reserving + ALLOCATE_STEP;
-		e = posix_fallocate(t->reserving_fd, (off_t)t->reserving, ALLOCATE_STEP);
-		if (e == EINTR)
-			return 0;
-		errno = e;
-		if (e)
+		to = t->reserving + SEG_HUGE;
+		if (file_allocate(t->reserving_fd, t->reserving, to, t->next->huge) != 0)
 			return -1;
 		t->reserving = to;
 		return 0;
@@ -262,7 +291,7 @@ static int grow_slice(struct table *t, uint64_t until_ns, struct refusal *r)
 		return 1;
 	capacity = t->next->map.capacity;
 	while (t->growth == GROW_ALLOCATE) {
-		int rc = grow_allocate(t);
+		int rc = grow_allocate(t, until_ns == UINT64_MAX);
 
 		if (rc < 0) {
 			refuse(r, R_FULL,
@@ -278,7 +307,7 @@ static int grow_slice(struct table *t, uint64_t until_ns, struct refusal *r)
 			if (!copy_header(t))
 				goto full;
 		}
-		if (seg_clock_ns(CLOCK_MONOTONIC) >= until_ns)
+		if (t->allocating || seg_clock_ns(CLOCK_MONOTONIC) >= until_ns)
 			return 0;
 	}
 	while (t->copied < t->now->map.n_entries) {
@@ -322,9 +351,11 @@ enum refusal_code grow_now(struct table *t, const struct table_room *more, struc
 	r->code = R_DONE;
 	if (t->next && t->growth == GROW_IDLE)
 		return refuse(r, R_FULL, "the table is being built");
-	if (!t->next && !grow_start(t, capacity_for(n + n / 16), clusters_wanted(t, more->clusters), r))
-		return r->code;
 	t->headroom = more->record_bytes;
+	if (!t->next && !grow_start(t, capacity_for(n + n / 16), clusters_wanted(t, more->clusters), r)) {
+		t->headroom = 0;
+		return r->code;
+	}
 	while (grow_slice(t, UINT64_MAX, r) == 0)
 		;
 	return t->now->map.generation != before ? R_DONE : r->code;
@@ -384,7 +415,7 @@ uint64_t table_step(struct table *t, uint64_t budget_us)
 	}
 	if (t->growth != GROW_IDLE && !t->n_reserved) {
 		if (grow_slice(t, start + budget_us * 1000u, &ignored) == 0)
-			return 0;
+			return t->allocating ? ALLOCATING_MS : 0;
 	} else if (now_ms >= t->grow_again_ms && old_files_step(t)) {
 		return 0;
 	}

@@ -15,6 +15,7 @@ struct instance {
 	int dir_fd;
 	int table_dir_fd;  /* where table.* lie: tables/, or where that links to (--table-dir) */
 	mode_t table_mode; /* of those files */
+	bool small_pages;  /* they stay on the pages that their file system gives by itself */
 	int readers_fd;    /* readers/, mode 0700 */
 	int lock_fd;       /* flock, for the life of the process */
 	gid_t group;       /* may look: `berth`, or the process's own when there is no such group */

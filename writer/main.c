@@ -151,8 +151,10 @@ int main(int argc, char **argv)
 		refuse(&r, R_BACKEND, "the event loop: %s", uv_strerror(rc));
 	raise_descriptors(&server);
 	if (rc == 0 &&
-	    instance_open(options.where, options.table_dir, options.takeover, &server.instance, &r) == R_DONE)
+	    instance_open(options.where, options.table_dir, options.takeover, &server.instance, &r) == R_DONE) {
+		server.instance.small_pages = options.no_huge_pages;
 		status = serve(&server, &r);
+	}
 	if (r.code != R_DONE)
 		log_event(LEVEL_ERROR, "start", LOG_S("code", refusal_name(r.code)), LOG_S("message", r.message));
 	else

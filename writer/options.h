@@ -33,6 +33,7 @@
 	X("takeover", FLAG, takeover, NULL, "end the writer that holds the instance, then start") \
 	X("http", TEXT, http, "ADDR:PORT", "serve /metrics, /status and a page there; :PORT is loopback (off)") \
 	X("table-dir", TEXT, table_dir, "DIR", "directory for the table files alone, e.g. on hugetlbfs") \
+	X("no-huge-pages", FLAG, no_huge_pages, NULL, "keep the table on pages of 4 KiB") \
 	X("new-directory", FLAG, new_directory, NULL, "accept that the directory that the store knows is gone") \
 	X("log-level", LEVEL, log_level, "LEVEL", "error, warn, info or debug (info)") \
 	X("version", FLAG, version, NULL, "print the version") \

@@ -87,6 +87,7 @@ void table_close(struct table **tp)
 
 	if (!t)
 		return;
+	grow_stop(t);
 	if (t->growth != GROW_IDLE && t->reserving_fd >= 0) {
 		close(t->reserving_fd);
 		unlinkat(t->instance->table_dir_fd, "reserve.new", 0);

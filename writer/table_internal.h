@@ -52,6 +52,7 @@ struct generation {
 	uint64_t recycled;  /* bytes that the file had when it was taken over; 0: a new one */
 	uint64_t limit;     /* the file's size, once sealed; until then mapped */
 	int fd;
+	bool huge; /* on huge pages, where there are any */
 	struct records records;
 	struct retired *retired; /* ring, FIFO */
 	size_t retired_head, retired_n, retired_size;
@@ -89,8 +90,10 @@ struct table {
 	struct old_file *old;
 	/* growth */
 	enum growth growth;
-	uint32_t copied;    /* slots of now that are in next */
-	uint64_t reserving; /* bytes of the coming reserve that are allocated */
+	uint32_t copied;               /* slots of now that are in next */
+	struct allocation *allocating; /* for next and the coming reserve; NULL: not started, or through */
+	bool asked;                    /* it was started for this growth */
+	uint64_t reserving;            /* bytes of the coming reserve that are allocated */
 	int reserving_fd;
 	uint64_t headroom;      /* bytes of records that next must have room for beyond the usual */
 	uint64_t grow_again_ms; /* after a growth that found no room */
@@ -107,6 +110,7 @@ struct table {
 uint32_t capacity_for(uint64_t n_partitions); /* homes for so many, at the load that a fresh table has */
 enum refusal_code generation_create(struct table *, uint32_t number, uint32_t capacity, uint32_t n_cluster_slots,
 				    struct generation **, struct refusal *);
+bool huge_wanted(const struct table *, int fd);
 /* Backs bytes up to `end` with memory. 0, or -1 with errno. */
 int generation_allocate(struct generation *, uint64_t end);
 /* Cuts the file to what is used, headroom bytes and some more room for records; maps no more than that. 0 or -1 with
@@ -127,6 +131,20 @@ void old_files_close(struct table *);
 /* A reserve of at least size. 0 or -1 with errno. */
 int reserve_make(struct table *, uint64_t size);
 
+/* ---- allocation.c ---- */
+/* Backs [from, to) of a table's file with memory. 0, or -1 with errno. huge: F6 of generation.c. */
+int file_allocate(int fd, uint64_t from, uint64_t to, bool huge);
+/* The same for two files up to one size, by a thread of its own. */
+struct allocation;
+struct allocation_part {
+	int fd;
+	uint64_t at; /* so much of it is backed */
+};
+struct allocation *allocation_start(const struct allocation_part[2], uint64_t to, bool huge); /* NULL: no thread */
+bool allocation_done(const struct allocation *);
+/* Ends it, done or, without wait, after the chunk that it is at. *parts: how far it came. 0, or -1 with errno. */
+int allocation_end(struct allocation **, struct allocation_part[2], bool wait);
+
 /* ---- change.c ---- */
 /* The slot of a key, or a free one that now holds it as a reserved tombstone. SLOT_NONE: no room. */
 uint32_t slot_take(struct generation *, const char *key, size_t len, uint64_t hash);
@@ -143,6 +161,8 @@ void retire(struct table *, struct generation *, uint32_t off, uint64_t epoch);
 void reserve_reclaim(struct table *);
 /* Grows to the end, at once. */
 enum refusal_code grow_now(struct table *, const struct table_room *, struct refusal *);
+/* Ends the thread of a growth, so that its files can be closed. */
+void grow_stop(struct table *);
 /* Starts to grow when it is time; false when there is no room for it. */
 bool grow_start(struct table *, uint32_t capacity, uint32_t n_cluster_slots, struct refusal *);
 
