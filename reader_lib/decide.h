@@ -45,7 +45,7 @@ INLINE bool section_open(struct berth_reader *r)
 	bool own = r->depth == 0;
 
 	if (likely(own))
-		section_enter(r->line, r->root, r->map.generation, r->fences);
+		section_enter(r->line, r->root, r->section_low, r->fences);
 	return own;
 }
 
@@ -137,8 +137,7 @@ INLINE bool guess(const struct berth_reader *r, const void *key, size_t len, uin
 	d->word_at = &e->word;
 	d->det = e->det;
 	d->is_default = false;
-	return likely(index_hit(e, key, len, hash, &d->word)) && likely(!index_damaged(&r->map)) &&
-	       likely(!word_damaged(d->word));
+	return likely(index_hit(e, key, len, hash, &d->word)) && likely(!word_damaged(d->word));
 }
 INLINE bool attempt_guess(const struct berth_reader *r, const void *key, size_t len, uint64_t hash, struct decision *d)
 {

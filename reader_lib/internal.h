@@ -151,8 +151,9 @@ struct berth_reader {
 	uint8_t gate;            /* enum gate: berth_admit's */
 	struct lease_pool *pool; /* NULL: no leases */
 	uint64_t secret[4];
-	struct seg_map map; /* copy of mapping->map; of no table when mapping is NULL */
-	uint64_t section;   /* what the line holds, when depth > 0 */
+	struct seg_map map;   /* copy of mapping->map; of no table when mapping is NULL */
+	uint64_t section_low; /* section_low(map.generation) */
+	uint64_t section;     /* what the line holds, when depth > 0 */
 	/* cursors */
 	uint64_t pins_generation; /* of root, when pins was mapped; PINS_NONE: there are none */
 	struct cursor_map pins;   /* copy of pins_mapping->map */

@@ -76,12 +76,12 @@ static void fill(struct berth_placement *out, const struct berth_reader *r, cons
 	};
 }
 
-int berth_lookup(struct berth_reader *r, const void *key, size_t len, struct berth_placement *out)
+static NOINLINE int lookup_unusual(struct berth_reader *r, const void *key, size_t len, struct berth_placement *out)
 {
 	uint64_t hash;
 	int rc;
 
-	if (unlikely(!r || !key || !out || len - 1 >= SHM_KEY_MAX))
+	if (len - 1 >= SHM_KEY_MAX)
 		return BERTH_E_INVAL;
 	rc = handle(r);
 	if (unlikely(rc != BERTH_OK))
@@ -113,6 +113,56 @@ int berth_lookup(struct berth_reader *r, const void *key, size_t len, struct ber
 		return BERTH_OK;
 	}
 	return BERTH_E_AGAIN;
+}
+
+/* What a word says of cluster and kind, where seg_detail_usual has it. */
+#define RECORD_SAYS(w) ((uint64_t)word_cluster(w) << 16 | (uint64_t)word_kind(w) << 32)
+#define RECORD_SAYS_MASK 0x000000ffffff0000u
+
+/* The same as fill(), of what is settled: cluster u16, kind u8, and zeros, in one store. */
+INLINE void fill_settled(struct berth_placement *out, uint64_t w, const struct shm_detail *at, uint64_t says)
+{
+	uint64_t first = (uint64_t)word_cluster(w) | (uint64_t)word_kind(w) << 16;
+
+	out->epoch = word_epoch(w);
+	memcpy(&out->cluster, &first, sizeof first);
+	out->index = at->data;
+	out->to_index = "";
+	out->index_len = (uint32_t)(says >> 48);
+	out->to_index_len = 0;
+	out->n_inject = (uint32_t)(says >> 40) & 0xff;
+	out->reserved0 = 0;
+	out->opaque = at;
+	out->opaque_len = SHM_RECORD_MAX;
+	out->reserved[0] = out->reserved[1] = 0;
+}
+static_assert(offsetof(struct berth_placement, cluster) == 8 && offsetof(struct berth_placement, kind) == 10 &&
+		      offsetof(struct berth_placement, index) == 16,
+	      "as fill_settled stores them");
+
+/* A settled partition, found at the first guess, in a registered reader's section: straight through, without a call. */
+HOT int berth_lookup(struct berth_reader *r, const void *key, size_t len, struct berth_placement *out)
+{
+	if (unlikely(!r || !key || !out))
+		return BERTH_E_INVAL;
+	if (usual_handle(r) && likely(r->depth != 0) && likely(!r->copying) && usual_len(len) && current(r)) {
+		struct decision d;
+
+		if (guess(r, key, len, hash_key(r->secret, key, len), &d) &&
+		    likely(word_phase(d.word) == PHASE_SETTLED)) {
+			/* Acquire: pairs with the release store of det, after the record is complete. G1 */
+			uint32_t off = atomic_load_explicit(&d.det[word_which(d.word)], memory_order_acquire);
+			uint64_t says;
+			const struct shm_detail *at = seg_detail_usual(&r->map, off, &says);
+
+			if (likely(at) && still_true(r, &d, d.word) &&                  /* G1, G3 */
+			    likely((says & RECORD_SAYS_MASK) == RECORD_SAYS(d.word))) { /* G2 */
+				fill_settled(out, d.word, at, says);
+				return BERTH_OK;
+			}
+		}
+	}
+	return lookup_unusual(r, key, len, out);
 }
 
 int berth_inject(const struct berth_placement *p, unsigned i, struct berth_inject *out)

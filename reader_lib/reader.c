@@ -26,7 +26,15 @@ static const struct seg_map no_map = {
 static void set_mapping(struct berth_reader *r, struct mapping *m)
 {
 	r->map = m ? m->map : no_map;
+	r->section_low = section_low(r->map.generation);
 	r->mapping = m;
+}
+
+/* Without a mapping: the generation that the line names. */
+static void stand_in(struct berth_reader *r, uint32_t generation)
+{
+	r->map.generation = generation;
+	r->section_low = section_low(generation);
 }
 
 static uint64_t load_termgen(const struct berth_reader *r)
@@ -80,8 +88,8 @@ int bl_reader_renew(struct berth_reader *r)
 		section_exit(r->line);
 		rc = bl_reader_refresh(r);
 		if (rc != BERTH_OK)
-			r->map.generation = SHM_GENERATION(load_termgen(r));
-		section_enter(r->line, r->root, r->map.generation, r->fences);
+			stand_in(r, SHM_GENERATION(load_termgen(r)));
+		section_enter(r->line, r->root, r->section_low, r->fences);
 		return rc;
 	}
 	r->section = section_move(r->line, r->section, r->fences); /* G1: newest() loads termgen after it */
@@ -323,8 +331,8 @@ void berth_read_begin(struct berth_reader *r)
 	if (r->depth++ > 0 || unlikely(rc != BERTH_OK))
 		return;
 	if (unlikely(!current(r)) && bl_reader_refresh(r) != BERTH_OK)
-		r->map.generation = SHM_GENERATION(load_termgen(r)); /* the line's, for want of a mapping */
-	r->section = section_enter(r->line, r->root, r->map.generation, r->fences); /* G1 */
+		stand_in(r, SHM_GENERATION(load_termgen(r)));                    /* the line's, for want of a mapping */
+	r->section = section_enter(r->line, r->root, r->section_low, r->fences); /* G1 */
 }
 
 void berth_read_end(struct berth_reader *r)

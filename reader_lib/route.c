@@ -95,8 +95,6 @@ static HOT bool probe_chunk(struct berth_reader *r, const struct berth_key *keys
 	const struct shm_default *dflt = &r->map.table->dflt;
 	uint64_t before = atomic_load_explicit(&dflt->word, memory_order_acquire); /* decide.h, G3 */
 
-	bool damaged = index_damaged(&r->map);
-
 	for (size_t i = 0; i < n; i++) {
 		c->entry[i] = index_guess(&r->map, c->hash[i]);
 		__builtin_prefetch(c->entry[i], 0, 3);
@@ -106,9 +104,9 @@ static HOT bool probe_chunk(struct berth_reader *r, const struct berth_key *keys
 
 		c->is_default[i] = false;
 		status[i] = BERTH_OK;
-		if (unlikely(damaged || !(usual_len(k->len) && k->key &&
-					  index_hit(c->entry[i], k->key, k->len, c->hash[i], &c->word[i]) &&
-					  !word_damaged(c->word[i]))))
+		if (unlikely(!(usual_len(k->len) && k->key &&
+			       index_hit(c->entry[i], k->key, k->len, c->hash[i], &c->word[i]) &&
+			       !word_damaged(c->word[i]))))
 			status[i] = probe_again(r, k, before, i, c);
 	}
 	atomic_thread_fence(memory_order_acquire); /* all of the above before what follows: decide.h, G1, G3 */

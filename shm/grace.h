@@ -33,6 +33,11 @@ static inline uint64_t section_make(uint64_t grace, uint32_t generation, bool mo
 {
 	return (grace & GRACE_MASK) << 24 | (uint64_t)(generation & 0x7fffu) << 9 | (uint64_t)moved << 8 | depth;
 }
+/* All of it but the grace number, for the outermost section of this generation: kept by whoever enters often. */
+static inline uint64_t section_low(uint32_t generation)
+{
+	return section_make(0, generation, false, 1);
+}
 static inline uint64_t section_grace(uint64_t s)
 {
 	return s >> 24;
@@ -60,13 +65,12 @@ static inline void section_fence(bool fences)
 							      does the processor's half */
 }
 
-/* Outermost entry, having `generation` mapped. Returns the line's value, to be kept by the caller; afterwards the
+/* Outermost entry; low: section_low of the generation that is mapped. Returns the line's value, to be kept by the caller; afterwards the
  * caller loads root->termgen. */
-static inline uint64_t section_enter(struct shm_line *line, const struct shm_root *root, uint32_t generation,
-				     bool fences)
+static inline uint64_t section_enter(struct shm_line *line, const struct shm_root *root, uint64_t low, bool fences)
 {
 	/* Any older number is only more conservative: relaxed. */
-	uint64_t s = section_make(atomic_load_explicit(&root->grace, memory_order_relaxed), generation, false, 1);
+	uint64_t s = atomic_load_explicit(&root->grace, memory_order_relaxed) << 24 | low;
 
 	atomic_store_explicit(&line->section, s, memory_order_relaxed);
 	section_fence(fences); /* pairs with the membarrier in grace_advance: G1 */

@@ -90,12 +90,6 @@ static inline bool index_hit(const struct shm_entry *e, const void *key, size_t 
 	return word_live(*word) && index_holds(e, key, len, hash);
 }
 
-/* No probe can be as long as the header says: it is damaged. */
-static inline bool index_damaged(const struct seg_map *m)
-{
-	return atomic_load_explicit(&m->table->longest_probe, memory_order_relaxed) > SHM_PROBE_MAX;
-}
-
 /* Ahead of index_guess: what it loads, and (one key alone) the home, where two of three keys are. */
 static inline void index_prefetch_tags(const struct seg_map *m, uint64_t hash)
 {

@@ -192,6 +192,7 @@ int seg_table_check(const void *base, size_t size, const uint8_t uuid[16], struc
 		.generation = h.generation,
 		.size = h.size,
 		.records_off = h.records_off,
+		.records_usual = h.size - h.records_off > SHM_RECORD_MAX ? h.size - h.records_off - SHM_RECORD_MAX : 0,
 		.clusters = (const _Atomic uint32_t *)((const char *)base + h.clusters_off),
 		.documents = (const _Atomic uint64_t *)((const char *)base + h.documents_off),
 		.tags = (const _Atomic uint8_t *)((const char *)base + h.tags_off),

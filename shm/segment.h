@@ -32,6 +32,8 @@ struct seg_map {                       /* one mapped generation */
 	uint32_t generation;
 	size_t size;
 	uint64_t records_off;
+	uint64_t
+		records_usual; /* bytes from there, of those that have SHM_RECORD_MAX bytes before the end behind them */
 	const _Atomic uint32_t *clusters; /* record offset / SHM_RECORD_ALIGN by number; 0: none */
 	const _Atomic uint64_t *documents;
 	const _Atomic uint8_t *tags; /* n_entries + SHM_TAG_WINDOW */
@@ -87,6 +89,32 @@ static inline const void *seg_record(const struct seg_map *m, uint32_t off, size
 	*room = m->size - at;
 	return (const char *)m->table + at;
 }
+
+/* A record that starts where a whole one fits, as all do but the file's last: looked at without a call, and without its
+ * inject list, which whoever walks it checks. NULL: seg_detail says. *says: size u16, cluster u16, kind u8, n_inject u8,
+ * index_len u16, loaded once: what was checked is what is used. */
+typedef uint64_t __attribute__((may_alias)) seg_says;
+static inline const struct shm_detail *seg_detail_usual(const struct seg_map *m, uint32_t off, uint64_t *says)
+{
+	uint64_t at = (uint64_t)off * SHM_RECORD_ALIGN - m->records_off;
+	const struct shm_detail *d;
+	unsigned size, index_len;
+
+	if (at >= m->records_usual)
+		return NULL;
+	d = (const struct shm_detail *)(const void *)((const char *)m->table + m->records_off + at);
+	*says = *(const volatile seg_says *)(const void *)&d->size;
+	size = (unsigned)*says & 0xffffu;
+	index_len = (unsigned)(*says >> 48);
+	if (size > SHM_RECORD_MAX || index_len > SHM_INDEX_MAX || sizeof *d + index_len + 1 > size ||
+	    (*says >> 40 & 0xffu) > SHM_INJECT_MAX || d->data[index_len] != 0)
+		return NULL;
+	return d;
+}
+static_assert(offsetof(struct shm_detail, size) == 8 && offsetof(struct shm_detail, cluster) == 10 &&
+		      offsetof(struct shm_detail, kind) == 12 && offsetof(struct shm_detail, n_inject) == 13 &&
+		      offsetof(struct shm_detail, index_len) == 14,
+	      "as seg_detail_usual tells them");
 
 /* Checked records: NULL when the offset or the record is damaged. */
 const struct shm_detail *seg_detail(const struct seg_map *, uint32_t off);

@@ -236,15 +236,17 @@ static bool look_up(struct berth_reader *r, const char *key, size_t len, int *rc
 
 		if (told != BERTH_OK && told != BERTH_E_CORRUPT)
 			return false;
-		if (told != BERTH_OK)
+		if (told != BERTH_OK) {
+			*rc = told;
 			continue;
+		}
 		eat(pair.field, pair.field_len + 1);
 		eat(pair.value, pair.value_len + 1);
 	}
 	return berth_inject(&p, p.n_inject, &pair) == BERTH_E_INVAL;
 }
 
-/* Everything that the library can be asked. *lookups: how many look-ups succeeded. */
+/* Everything that the library can be asked. *lookups: how many look-ups succeeded, with all that they name. */
 static bool ask_all(struct berth_reader *r, unsigned *lookups)
 {
 	struct berth_key keys[N_KEYS];

@@ -211,6 +211,8 @@ int generation_seal(struct generation *g, uint64_t headroom)
 		g->allocated = size;
 	gen_header(g)->size = size;
 	g->map.size = size;
+	g->map.records_usual =
+		size - g->map.records_off > SHM_RECORD_MAX ? size - g->map.records_off - SHM_RECORD_MAX : 0;
 	return 0;
 }
 
