@@ -27,8 +27,8 @@ struct decision {
 	bool is_default;
 };
 
-/* The rest of decide(), in reader.c. */
-COLD int bl_decide_again(struct berth_reader *, const void *key, size_t len, uint64_t hash, struct decision *);
+/* The rest of decide(), in reader.c: who has no entry, or a long key, or one that is not where it was guessed. */
+int bl_decide_again(struct berth_reader *, const void *key, size_t len, uint64_t hash, struct decision *);
 
 /* May this handle be used, and has its attachment been replaced? One load: the page reads as zeros in a forked child.
  */
@@ -133,7 +133,9 @@ INLINE bool guess(const struct berth_reader *r, const void *key, size_t len, uin
 	const struct shm_entry *e;
 
 	index_prefetch_home(&r->map, hash);
-	e = index_guess(&r->map, hash);
+	e = index_guess(&r->map, hash, NULL);
+	if (unlikely(!e))
+		return false;
 	d->word_at = &e->word;
 	d->det = e->det;
 	d->is_default = false;

@@ -201,6 +201,8 @@ struct berth {
 
 /* The answer to damage, counted on the reader's own line where the writer shows it (`berth readers`). */
 COLD int bl_damaged(struct berth_reader *);
+/* What is looked at where there is none: it holds nothing. */
+extern const struct shm_entry bl_no_entry;
 
 INLINE bool forked(const _Atomic uint64_t *page)
 {

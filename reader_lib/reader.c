@@ -18,10 +18,10 @@
 /* What a reader without a mapping looks at, so that the hot path needs no test for it: nothing is found here, and no
  * root has this termgen. */
 static const struct shm_table no_table;
-static const struct shm_entry no_entry;
+const struct shm_entry bl_no_entry;
 static const _Atomic uint8_t no_tags[SHM_TAG_WINDOW];
 static const struct seg_map no_map = {
-	.table = &no_table, .entries = &no_entry, .tags = no_tags, .termgen = UINT64_MAX, .capacity = 1};
+	.table = &no_table, .entries = &bl_no_entry, .tags = no_tags, .termgen = UINT64_MAX, .capacity = 1};
 
 static void set_mapping(struct berth_reader *r, struct mapping *m)
 {
@@ -118,6 +118,7 @@ static int decide_again(struct berth_reader *r, const void *key, size_t len, uin
 {
 	int code, rc = BERTH_E_AGAIN;
 
+	index_prefetch_home(&r->map, hash);       /* while the tags are on their way */
 	for (unsigned i = 0; i < ATTEMPTS; i++) { /* decide.h, G5 */
 		enum attempt how;
 

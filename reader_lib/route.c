@@ -5,7 +5,8 @@
 
 #include "decide.h"
 
-#define CHUNK 32 /* keys whose cache misses overlap */
+#define CHUNK 32             /* keys whose cache misses overlap */
+#define TAGS_NEAR (1u << 20) /* tags, a byte each: as many as a second-level cache keeps beside other things */
 
 /* cluster u16, kind u8, phase u8, is_default u8, zeros: one store instead of seven. */
 INLINE void fill(struct berth_route *out, uint64_t w, bool is_default)
@@ -57,73 +58,93 @@ HOT int berth_route(struct berth_reader *r, const void *key, size_t len, struct 
 	return route_unusual(r, key, len, out);
 }
 
-struct chunk {
-	uint64_t hash[CHUNK], word[CHUNK];
-	const struct shm_entry *entry[CHUNK];
-	bool is_default[CHUNK];
-};
-
 INLINE bool key_fits(const struct berth_key *k)
 {
 	return k->key && k->len - 1 < SHM_KEY_MAX;
 }
 
-/* What index_hit does not know: no entry, one that is not where it was guessed, a long key, damage. */
-static NOINLINE int probe_again(const struct berth_reader *r, const struct berth_key *k, uint64_t before, size_t i,
-				struct chunk *c)
+/* Any number, when the key does not fit. */
+INLINE uint64_t hash_of(const uint64_t secret[4], const struct berth_key *k)
+{
+	if (usual_len(k->len) && likely(k->key != NULL))
+		return hash_key(secret, k->key, k->len);
+	return key_fits(k) ? hash_key(secret, k->key, k->len) : 0;
+}
+
+/* What the first guess does not know: no entry, one that is not where it was guessed, a long key, damage. */
+static NOINLINE int probe_again(struct berth_reader *r, const struct berth_key *k, uint64_t before, uint64_t hash,
+				struct berth_route *out)
 {
 	const struct shm_entry *e;
+	uint64_t w;
 	int found;
 
 	if (!key_fits(k))
 		return BERTH_E_INVAL;
-	found = index_find(&r->map, k->key, k->len, c->hash[i], false, &e, &c->word[i]);
-	c->is_default[i] = found == 0;
-	if (found == 0)
-		c->word[i] = before;
+	found = index_find(&r->map, k->key, k->len, hash, false, &e, &w);
 	if (found < 0)
-		return BERTH_E_CORRUPT;
-	if (!word_live(c->word[i]))
+		return bl_damaged(r);
+	if (found == 0)
+		w = before;
+	if (!word_live(w))
 		return BERTH_E_UNKNOWN;
-	return word_damaged(c->word[i]) ? BERTH_E_CORRUPT : BERTH_OK;
+	if (word_damaged(w))
+		return bl_damaged(r);
+	fill(out, w, found == 0);
+	return BERTH_OK;
 }
 
-/* Every key of the chunk by one mapping. False: something changed meanwhile, nothing of it counts. */
-static HOT bool probe_chunk(struct berth_reader *r, const struct berth_key *keys, size_t n, struct chunk *c,
+/* Every key of the chunk by one mapping: all hashes and tags, then all entries, so that their misses overlap. False:
+ * something changed meanwhile, nothing of it counts. */
+static HOT bool route_chunk(struct berth_reader *r, const struct berth_key *keys, size_t n, struct berth_route *out,
 			    int *status)
 {
+	const uint64_t secret[4] = {r->secret[0], r->secret[1], r->secret[2], r->secret[3]};
+	const struct seg_map map = {.entries = r->map.entries, .tags = r->map.tags, .capacity = r->map.capacity};
 	const struct shm_default *dflt = &r->map.table->dflt;
 	uint64_t before = atomic_load_explicit(&dflt->word, memory_order_acquire); /* decide.h, G3 */
+	const struct shm_entry *entry[CHUNK];
+	uint64_t hash[CHUNK];
 
-	for (size_t i = 0; i < n; i++) {
-		c->entry[i] = index_guess(&r->map, c->hash[i]);
-		__builtin_prefetch(c->entry[i], 0, 3);
+	if (map.capacity > TAGS_NEAR) {
+		for (size_t i = 0; i < n; i++) {
+			hash[i] = hash_of(secret, &keys[i]);
+			index_prefetch_tags(&map, hash[i]);
+		}
+		for (size_t i = 0; i < n; i++) {
+			entry[i] = index_guess(&map, hash[i], &bl_no_entry);
+			__builtin_prefetch(entry[i], 0, 3);
+		}
+	} else {
+		for (size_t i = 0; i < n; i++) {
+			hash[i] = hash_of(secret, &keys[i]);
+			entry[i] = index_guess(&map, hash[i], &bl_no_entry);
+			__builtin_prefetch(entry[i], 0, 3);
+		}
 	}
 	for (size_t i = 0; i < n; i++) {
 		const struct berth_key *k = &keys[i];
+		uint64_t w;
 
-		c->is_default[i] = false;
-		status[i] = BERTH_OK;
-		if (unlikely(!(usual_len(k->len) && k->key &&
-			       index_hit(c->entry[i], k->key, k->len, c->hash[i], &c->word[i]) &&
-			       !word_damaged(c->word[i]))))
-			status[i] = probe_again(r, k, before, i, c);
+		if (likely(usual_len(k->len) && k->key && index_hit(entry[i], k->key, k->len, hash[i], &w) &&
+			   !word_damaged(w))) {
+			fill(&out[i], w, false);
+			status[i] = BERTH_OK;
+		} else {
+			status[i] = probe_again(r, k, before, hash[i], &out[i]);
+		}
 	}
 	atomic_thread_fence(memory_order_acquire); /* all of the above before what follows: decide.h, G1, G3 */
 	return atomic_load_explicit(&dflt->word, memory_order_acquire) == before &&
 	       atomic_load_explicit(&r->root->termgen, memory_order_relaxed) == r->map.termgen;
 }
 
-static HOT int decide_chunk(struct berth_reader *r, const struct berth_key *keys, size_t n, struct chunk *c,
+static HOT int decide_chunk(struct berth_reader *r, const struct berth_key *keys, size_t n, struct berth_route *out,
 			    int *status)
 {
-	for (size_t i = 0; i < n; i++) {
-		c->hash[i] = likely(key_fits(&keys[i])) ? hash_key(r->secret, keys[i].key, keys[i].len) : 0;
-		index_prefetch_tags(&r->map, c->hash[i]);
-	}
 	for (unsigned i = 0; i < ATTEMPTS; i++) {
 		if (likely(current(r))) {
-			if (likely(probe_chunk(r, keys, n, c, status)))
+			if (likely(route_chunk(r, keys, n, out, status)))
 				return BERTH_OK;
 		} else {
 			int rc = bl_reader_renew(r); /* decide.h, G2 */
@@ -136,7 +157,7 @@ static HOT int decide_chunk(struct berth_reader *r, const struct berth_key *keys
 }
 
 /* Without a registration: decide.h, G4, key by key. */
-static int COLD decide_singly(struct berth_reader *r, const struct berth_key *keys, size_t n, struct chunk *c,
+static int COLD decide_singly(struct berth_reader *r, const struct berth_key *keys, size_t n, struct berth_route *out,
 			      int *status)
 {
 	for (size_t i = 0; i < n; i++) {
@@ -146,16 +167,15 @@ static int COLD decide_singly(struct berth_reader *r, const struct berth_key *ke
 		if (!key_fits(&keys[i]))
 			continue;
 		status[i] = decide(r, keys[i].key, keys[i].len, hash_key(r->secret, keys[i].key, keys[i].len), &d);
-		c->word[i] = d.word;
-		c->is_default[i] = d.is_default;
+		if (status[i] == BERTH_OK)
+			fill(&out[i], d.word, d.is_default);
 	}
 	return BERTH_OK;
 }
 
-int berth_route_bulk(struct berth_reader *r, const struct berth_key *keys, size_t n, struct berth_route *out,
-		     int *status)
+HOT int berth_route_bulk(struct berth_reader *r, const struct berth_key *keys, size_t n, struct berth_route *out,
+			 int *status)
 {
-	struct chunk c;
 	bool own = false;
 	int rc;
 
@@ -168,16 +188,11 @@ int berth_route_bulk(struct berth_reader *r, const struct berth_key *keys, size_
 		size_t m = n - at < CHUNK ? n - at : CHUNK;
 
 		if (likely(rc == BERTH_OK))
-			rc = unlikely(r->copying) ? decide_singly(r, keys + at, m, &c, status + at)
-						  : decide_chunk(r, keys + at, m, &c, status + at);
-		for (size_t i = 0; i < m; i++) {
-			if (unlikely(rc != BERTH_OK))
+			rc = unlikely(r->copying) ? decide_singly(r, keys + at, m, out + at, status + at)
+						  : decide_chunk(r, keys + at, m, out + at, status + at);
+		if (unlikely(rc != BERTH_OK))
+			for (size_t i = 0; i < m; i++)
 				status[at + i] = rc;
-			if (likely(status[at + i] == BERTH_OK))
-				fill(&out[at + i], c.word[i], c.is_default[i]);
-			else if (unlikely(status[at + i] == BERTH_E_CORRUPT && !r->copying))
-				bl_damaged(r); /* decide() counts for itself */
-		}
 	}
 	section_close(r, own);
 	return rc;

@@ -74,13 +74,13 @@ int index_find(const struct seg_map *, const void *key, size_t len, uint64_t has
 /* The hot path is the search's first guess, nearly always right, in two steps, so that many keys can be guessed at a
  * time; index_find then finds what index_hit does not know. */
 
-/* The entry that it probably is in. Any, when there is none. */
-static inline const struct shm_entry *index_guess(const struct seg_map *m, uint64_t hash)
+/* The entry that it probably is in; `none` when no tag says so: then no entry is touched for nothing. */
+static inline const struct shm_entry *index_guess(const struct seg_map *m, uint64_t hash, const struct shm_entry *none)
 {
 	uint32_t slot = index_home(hash, m->capacity);
 	uint64_t hits = index_match(index_tags(m, slot), shm_tag(hash));
 
-	return m->entries + slot + (unsigned)__builtin_ctzll(hits | 1ull << 63) / 8;
+	return hits ? m->entries + slot + (unsigned)__builtin_ctzll(hits) / 8 : none;
 }
 
 /* Is it there? Then *word; for keys of up to SHM_KEY_INLINE bytes. */
