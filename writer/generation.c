@@ -170,8 +170,10 @@ enum refusal_code generation_create(struct table *t, uint32_t number, uint32_t c
 	g->base = MAP_FAILED;
 	if (ftruncate(g->fd, (off_t)g->mapped) != 0 || generation_allocate(g, SHM_PAGE) != 0)
 		goto full;
-	g->base = seg_map_file(g->fd, g->mapped, PROT_READ | PROT_WRITE, MAP_NORESERVE);
-	if (g->base == MAP_FAILED)
+	/* In two steps: in a process that locks its memory, the kernel fills a mapping of hugetlbfs to its end at once, though
+	 * it was told to lock on fault; it does not with one that nobody may touch. */
+	g->base = seg_map_file(g->fd, g->mapped, PROT_NONE, MAP_NORESERVE);
+	if (g->base == MAP_FAILED || mprotect(g->base, g->mapped, PROT_READ | PROT_WRITE) != 0)
 		goto full;
 	header_fill(t, g, number, capacity, n_clusters);
 	if (seg_table_check(g->base, g->mapped, t->root->uuid, &g->map) != BERTH_OK || records_make(g) != 0) {
