@@ -25,7 +25,7 @@ static HOT NOINLINE int admit_unusual(struct berth_reader *r, const void *key, s
 	bool own;
 	int rc;
 
-	if (len - 1 >= SHM_KEY_MAX)
+	if (!r || !key || len - 1 >= SHM_KEY_MAX)
 		return BERTH_E_INVAL;
 	rc = handle(r);
 	if (rc == BERTH_OK && at_abandoned(r))
@@ -35,24 +35,17 @@ static HOT NOINLINE int admit_unusual(struct berth_reader *r, const void *key, s
 	if (rc != BERTH_OK)
 		return rc;
 	own = section_open(r);
-	rc = decide(r, key, len, hash_key(r->secret, key, len), &d);
+	rc = decide_after(r, key, len, hash_key(r->secret, key, len), &d, usual_len(len));
 	section_close(r, own);
 	return gate_judge(r->root, rc == BERTH_OK ? gate_word(d.word, epoch) : rc);
 }
 
 HOT int berth_admit(struct berth_reader *r, const void *key, size_t len, uint64_t epoch)
 {
-	if (unlikely(!r || !key))
-		return BERTH_E_INVAL;
-	if (usual_handle(r) && likely(r->gate == GATE_OPEN) && usual_len(len)) {
-		struct decision d;
-		bool own = section_open(r);
+	uint64_t w;
 
-		if (current(r) && likely(attempt_guess(r, key, len, hash_key(r->secret, key, len), &d))) {
-			section_close(r, own);
-			return gate_judge(r->root, gate_word(d.word, epoch));
-		}
-		section_close(r, own);
-	}
+	if (likely(r) && usual_handle(r) && likely(key) && quiet(r) && likely(r->gate == GATE_OPEN) && usual_len(len) &&
+	    likely(decide_usual(r, key, len, &w)))
+		return gate_judge(r->root, gate_word(w, epoch));
 	return admit_unusual(r, key, len, epoch);
 }

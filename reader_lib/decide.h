@@ -56,12 +56,21 @@ INLINE void section_close(struct berth_reader *r, bool own)
 }
 
 /* Most partition ids have 8..16 bytes. Where the compiler knows that, hash and comparison are a handful of
- * instructions: berth_route and berth_admit compile that in, with one guess and no call, so that nothing is spilled;
- * everything else (other lengths, another attempt, an error) starts over in a function of its own. */
+ * instructions: berth_route and berth_admit compile that in, for a registered reader outside a section, with one guess
+ * and no call, so that nothing is spilled; everything else (other lengths, another attempt, an error) starts over in a
+ * function of its own. In large tables it is the instructions that decide how many misses the processor overlaps. */
 INLINE bool usual_len(size_t len)
 {
 	return likely(len - 8 <= 8);
 }
+/* Outside a section, with a registration that membarrier reaches. */
+INLINE bool quiet(const struct berth_reader *r)
+{
+	return likely(load_u64(&r->depth) == 0);
+}
+static_assert(offsetof(struct berth_reader, fences) == offsetof(struct berth_reader, depth) + 4 &&
+		      offsetof(struct berth_reader, pool) == offsetof(struct berth_reader, depth) + 8,
+	      "depth, fences, copying and zeros are one number");
 INLINE bool usual_handle(const struct berth_reader *r)
 {
 	return likely(atomic_load_explicit(r->stamp_page, memory_order_relaxed) == r->stamp); /* as in handle() */
@@ -85,7 +94,8 @@ INLINE bool still_true(const struct berth_reader *r, const struct decision *d, u
 /* A word that answers, with fields that no writer stores. */
 INLINE bool word_damaged(uint64_t w)
 {
-	return word_phase(w) > PHASE_CUTOVER || word_cluster(w) == 0;
+	return unlikely((~w & 3u) == 0) ||
+	       unlikely((w & WORD_CLUSTER) == 0); /* a phase that there is not; no cluster */
 }
 
 /* One attempt, in the mapping that is current. */
@@ -125,38 +135,77 @@ INLINE enum attempt attempt(const struct berth_reader *r, const void *key, size_
 	return DECIDED;
 }
 
-/* The first guess of the search, and it alone (index.h): an entry of the partition, in the mapping that was current. False:
- * anything else. Calls nothing, so that its callers spill nothing. guess() alone says nothing yet: still_true() does,
- * after it, as attempt_guess() has it (false: also that something changed). */
-INLINE bool guess(const struct berth_reader *r, const void *key, size_t len, uint64_t hash, struct decision *d)
+/* The first guess of the search, and it alone (index.h): the entry of the partition and its word, in the mapping that was
+ * current. False: anything else. Calls nothing, so that its callers spill nothing. It says nothing yet: termgen, loaded
+ * again after it, does, and still_true(). */
+INLINE bool guess(const struct berth_reader *r, const void *key, size_t len, uint64_t hash, const struct shm_entry **e,
+		  uint64_t *w)
+{
+	uint32_t home = index_home(hash, r->map.capacity);
+	uint64_t hits;
+
+	index_prefetch_entry(&r->map, home);
+	hits = index_match(&r->map, home, shm_tag(hash));
+	if (unlikely(hits == 0))
+		return false;
+	*e = r->map.entries + home + index_first(hits);
+	return likely(index_hit(*e, key, len, w)) && likely(!word_damaged(*w));
+}
+INLINE bool guess_decision(const struct berth_reader *r, const void *key, size_t len, uint64_t hash, struct decision *d)
 {
 	const struct shm_entry *e;
 
-	index_prefetch_home(&r->map, hash);
-	e = index_guess(&r->map, hash, NULL);
-	if (unlikely(!e))
+	if (unlikely(!guess(r, key, len, hash, &e, &d->word)))
 		return false;
 	d->word_at = &e->word;
 	d->det = e->det;
 	d->is_default = false;
-	return likely(index_hit(e, key, len, hash, &d->word)) && likely(!word_damaged(d->word));
+	return true;
 }
 INLINE bool attempt_guess(const struct berth_reader *r, const void *key, size_t len, uint64_t hash, struct decision *d)
 {
-	return guess(r, key, len, hash, d) && likely(still_true(r, d, d->word)) /* G1, G4 */;
+	return guess_decision(r, key, len, hash, d) && likely(still_true(r, d, d->word)); /* G1, G4 */
 }
 
-/* Inside a section. 1 <= len <= SHM_KEY_MAX. The first guess is compiled in, and nearly always right. */
-INLINE int decide(struct berth_reader *r, const void *key, size_t len, uint64_t hash, struct decision *d)
+/* All of it in the usual case: what berth_route and berth_admit begin with. The reader's section keeps the entry from being
+ * reused, and no other word goes into the answer, so that termgen alone is loaded again (G1; the fence as in still_true).
+ * root and line are loaded once: the compiler cannot know that a line's store does not change them. */
+INLINE bool decide_usual(struct berth_reader *r, const void *key, size_t len, uint64_t *w)
+{
+	const struct shm_root *root = r->root;
+	struct shm_line *line = r->line;
+	const struct shm_entry *e;
+	bool decided = false;
+
+	section_enter(line, root, r->section_low, false);
+	/* Acquire: as in current(). */
+	if (likely(atomic_load_explicit(&root->termgen, memory_order_acquire) == r->map.termgen) &&
+	    likely(guess(r, key, len, hash_key(r->secret, key, len), &e, w))) {
+		atomic_thread_fence(memory_order_acquire);
+		decided = likely(atomic_load_explicit(&root->termgen, memory_order_relaxed) == r->map.termgen);
+	}
+	section_exit(line);
+	return decided;
+}
+
+/* Inside a section. 1 <= len <= SHM_KEY_MAX. The first guess is compiled in, and nearly always right; not tried again by
+ * those who come here because it was wrong (`guessed`). */
+INLINE int decide_after(struct berth_reader *r, const void *key, size_t len, uint64_t hash, struct decision *d,
+			bool guessed)
 {
 	struct decision again;
 	int code;
 
-	if (likely(current(r)) && likely(len <= SHM_KEY_INLINE) && likely(attempt_guess(r, key, len, hash, d)))
+	if (!guessed && likely(current(r)) && likely(len <= SHM_KEY_INLINE) &&
+	    likely(attempt_guess(r, key, len, hash, d)))
 		return BERTH_OK;
 	code = bl_decide_again(r, key, len, hash, &again); /* by another struct, so that *d may live in registers */
 	*d = again;
 	return code;
+}
+INLINE int decide(struct berth_reader *r, const void *key, size_t len, uint64_t hash, struct decision *d)
+{
+	return decide_after(r, key, len, hash, d, false);
 }
 
 #endif

@@ -145,12 +145,13 @@ struct berth_reader {
 	uint64_t stamp;                     /* *stamp_page when `at` was taken over */
 	const struct shm_root *root;
 	struct shm_line *line; /* own_line while there is no registration */
-	unsigned depth;        /* of berth_read_begin */
+	uint32_t depth;        /* of berth_read_begin; with the next four bytes one number: quiet() in decide.h */
 	bool fences;
 	bool copying;
-	uint8_t gate;            /* enum gate: berth_admit's */
+	uint8_t zeros[2];
 	struct lease_pool *pool; /* NULL: no leases */
 	uint64_t secret[4];
+	uint8_t gate;         /* enum gate: berth_admit's */
 	struct seg_map map;   /* copy of mapping->map; of no table when mapping is NULL */
 	uint64_t section_low; /* section_low(map.generation) */
 	uint64_t section;     /* what the line holds, when depth > 0 */

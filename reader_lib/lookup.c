@@ -148,7 +148,7 @@ HOT int berth_lookup(struct berth_reader *r, const void *key, size_t len, struct
 	if (usual_handle(r) && likely(r->depth != 0) && likely(!r->copying) && usual_len(len) && current(r)) {
 		struct decision d;
 
-		if (guess(r, key, len, hash_key(r->secret, key, len), &d) &&
+		if (guess_decision(r, key, len, hash_key(r->secret, key, len), &d) &&
 		    likely(word_phase(d.word) == PHASE_SETTLED)) {
 			/* Acquire: pairs with the release store of det, after the record is complete. G1 */
 			uint32_t off = atomic_load_explicit(&d.det[word_which(d.word)], memory_order_acquire);

@@ -11,7 +11,8 @@
 /* cluster u16, kind u8, phase u8, is_default u8, zeros: one store instead of seven. */
 INLINE void fill(struct berth_route *out, uint64_t w, bool is_default)
 {
-	uint64_t rest = (uint64_t)word_cluster(w) | (uint64_t)word_kind(w) << 16 | (uint64_t)word_phase(w) << 24 |
+	/* kind and phase, next to each other in the word, go to bytes of their own by one multiplication */
+	uint64_t rest = (uint64_t)word_cluster(w) | ((w & 15u) * (1u << 14 | 1u << 24) & 0x03030000u) |
 			(uint64_t)is_default << 32;
 
 	out->epoch = word_epoch(w);
@@ -27,13 +28,13 @@ static HOT NOINLINE int route_unusual(struct berth_reader *r, const void *key, s
 	bool own;
 	int rc;
 
-	if (len - 1 >= SHM_KEY_MAX)
+	if (!r || !key || !out || len - 1 >= SHM_KEY_MAX)
 		return BERTH_E_INVAL;
 	rc = handle(r);
 	if (rc != BERTH_OK)
 		return rc;
 	own = section_open(r);
-	rc = decide(r, key, len, hash_key(r->secret, key, len), &d);
+	rc = decide_after(r, key, len, hash_key(r->secret, key, len), &d, usual_len(len));
 	section_close(r, own);
 	if (likely(rc == BERTH_OK))
 		fill(out, d.word, d.is_default);
@@ -42,18 +43,13 @@ static HOT NOINLINE int route_unusual(struct berth_reader *r, const void *key, s
 
 HOT int berth_route(struct berth_reader *r, const void *key, size_t len, struct berth_route *out)
 {
-	if (unlikely(!r || !key || !out))
-		return BERTH_E_INVAL;
-	if (usual_handle(r) && usual_len(len)) {
-		struct decision d;
-		bool own = section_open(r);
+	uint64_t w;
 
-		if (current(r) && likely(attempt_guess(r, key, len, hash_key(r->secret, key, len), &d))) {
-			section_close(r, own);
-			fill(out, d.word, false);
-			return BERTH_OK;
-		}
-		section_close(r, own);
+	/* in this order, each test is one instruction and a branch */
+	if (likely(r) && usual_handle(r) && likely(key) && quiet(r) && likely(out) && usual_len(len) &&
+	    likely(decide_usual(r, key, len, &w))) {
+		fill(out, w, false);
+		return BERTH_OK;
 	}
 	return route_unusual(r, key, len, out);
 }
@@ -126,7 +122,7 @@ static HOT bool route_chunk(struct berth_reader *r, const struct berth_key *keys
 		const struct berth_key *k = &keys[i];
 		uint64_t w;
 
-		if (likely(usual_len(k->len) && k->key && index_hit(entry[i], k->key, k->len, hash[i], &w) &&
+		if (likely(usual_len(k->len) && k->key && index_hit(entry[i], k->key, k->len, &w) &&
 			   !word_damaged(w))) {
 			fill(&out[i], w, false);
 			status[i] = BERTH_OK;

@@ -153,8 +153,8 @@ static HOT NOINLINE int begin_unusual(struct berth_reader *r, const void *key, s
 INLINE bool begin_usual(struct berth_reader *r, const void *key, size_t len, uint64_t hash, uint64_t epoch, uint64_t ms,
 			struct decision *d, uint32_t *slot)
 {
-	if (unlikely(r->pool->free == LEASE_NO_SLOT) || !current(r) || unlikely(!guess(r, key, len, hash, d)) ||
-	    unlikely(epoch_word(d->word, epoch) != BERTH_OK))
+	if (unlikely(r->pool->free == LEASE_NO_SLOT) || !current(r) ||
+	    unlikely(!guess_decision(r, key, len, hash, d)) || unlikely(epoch_word(d->word, epoch) != BERTH_OK))
 		return false;
 	*slot = bl_slot_pop(r->pool);
 	hold(r, *slot, hash, ms ? ms : coarse_ms());
@@ -280,7 +280,7 @@ static HOT int begin_all(struct berth_reader *r, const struct berth_key *keys, c
 		for (size_t i = at; i < end; i++) {
 			w[i].epoch = likely(key_fits(&keys[i])) ? hash_key(r->secret, keys[i].key, keys[i].len) : 0;
 			index_prefetch_tags(&r->map, w[i].epoch);
-			index_prefetch_home(&r->map, w[i].epoch);
+			index_prefetch_entry(&r->map, index_home(w[i].epoch, r->map.capacity));
 		}
 		for (size_t i = at; i < end; i++) {
 			status[i] = begin_item(r, keys, epochs ? epochs[i] : 0, i, n, w, ms);

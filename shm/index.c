@@ -28,10 +28,11 @@ int index_find(const struct seg_map *m, const void *key, size_t len, uint64_t ha
 	if (longest > SHM_PROBE_MAX) /* G3 */
 		return BERTH_E_CORRUPT;
 	for (uint32_t last = slot + longest; slot <= last; slot += SHM_TAG_WINDOW) {
-		uint64_t tags = index_tags(m, slot);
+		/* A key that is there for the whole call has no empty tag before it (G2): either load may come first. */
+		bool ends = index_match(m, slot, 0) != 0;
 
-		for (uint64_t hits = index_match(tags, shm_tag(hash)); hits != 0; hits &= hits - 1) {
-			const struct shm_entry *e = m->entries + slot + (unsigned)__builtin_ctzll(hits) / 8;
+		for (uint64_t hits = index_match(m, slot, shm_tag(hash)); hits != 0; hits &= hits - 1) {
+			const struct shm_entry *e = m->entries + slot + index_first(hits);
 			/* Acquire: pairs with the writer's release. */
 			uint64_t w = atomic_load_explicit(&e->word, memory_order_acquire);
 			int equal;
@@ -50,7 +51,7 @@ int index_find(const struct seg_map *m, const void *key, size_t len, uint64_t ha
 			*word = w;
 			return equal;
 		}
-		if (index_match(tags, 0) != 0)
+		if (ends)
 			return 0; /* an entry that was never used: a probe ends there */
 	}
 	return 0;

@@ -17,6 +17,12 @@
 
 #include <string.h>
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#endif
+
 #include "details.h"
 #include "hash.h"
 #include "segment.h"
@@ -52,19 +58,34 @@ static inline bool index_holds(const struct shm_entry *e, const void *key, size_
 	       index_key_equal(key, e->key, len);
 }
 
-/* The tags from `slot` on. A plain load: each of its bytes is old or new, and either will do (G2). */
-static inline uint64_t index_tags(const struct seg_map *m, uint32_t slot)
+/* Which of the SHM_TAG_WINDOW tags from `slot` on are `tag`: a bit each, index_first tells of which entry the lowest is.
+ * A plain load: each of its bytes is old or new, and either will do (G2). */
+#if defined(__SSE2__)
+static inline uint64_t index_match(const struct seg_map *m, uint32_t slot, uint8_t tag)
 {
-	return load_u64((const char *)m->tags + slot);
-}
+	__m128i tags = _mm_loadu_si128((const __m128i *)(const void *)((const char *)m->tags + slot));
 
-/* 0x80 in the bytes that equal tag; one behind such a byte may have it wrongly, none is missing. */
-static inline uint64_t index_match(uint64_t tags, uint8_t tag)
+	return (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(tags, _mm_set1_epi8((char)tag)));
+}
+static inline unsigned index_first(uint64_t match)
 {
-	uint64_t t = tags ^ tag * 0x0101010101010101u;
-
-	return (t - 0x0101010101010101u) & ~t & 0x8080808080808080u;
+	return (unsigned)__builtin_ctzll(match);
 }
+#elif defined(__ARM_NEON)
+static inline uint64_t index_match(const struct seg_map *m, uint32_t slot, uint8_t tag)
+{
+	uint8x16_t equal = vceqq_u8(vld1q_u8((const uint8_t *)m->tags + slot), vdupq_n_u8(tag));
+
+	/* four bits of each byte, and of those one */
+	return vget_lane_u64(vreinterpret_u64_u8(vshrn_n_u16(vreinterpretq_u16_u8(equal), 4)), 0) & 0x1111111111111111u;
+}
+static inline unsigned index_first(uint64_t match)
+{
+	return (unsigned)__builtin_ctzll(match) / 4;
+}
+#else
+#error "berth is for x86-64 and aarch64"
+#endif
 
 /* The whole search, out of line. 1: *entry and *word; 0: no such key; BERTH_E_CORRUPT. Tombstones are skipped unless
  * `dead`: then a tombstone that keeps this key is found too (the writer's). 1 <= len <= SHM_KEY_MAX. */
@@ -78,16 +99,16 @@ int index_find(const struct seg_map *, const void *key, size_t len, uint64_t has
 static inline const struct shm_entry *index_guess(const struct seg_map *m, uint64_t hash, const struct shm_entry *none)
 {
 	uint32_t slot = index_home(hash, m->capacity);
-	uint64_t hits = index_match(index_tags(m, slot), shm_tag(hash));
+	uint64_t hits = index_match(m, slot, shm_tag(hash));
 
-	return hits ? m->entries + slot + (unsigned)__builtin_ctzll(hits) / 8 : none;
+	return hits ? m->entries + slot + index_first(hits) : none;
 }
 
-/* Is it there? Then *word; for keys of up to SHM_KEY_INLINE bytes. */
-static inline bool index_hit(const struct shm_entry *e, const void *key, size_t len, uint64_t hash, uint64_t *word)
+/* Is it there? Then *word; for keys of up to SHM_KEY_INLINE bytes. The key tells, its hash need not. */
+static inline bool index_hit(const struct shm_entry *e, const void *key, size_t len, uint64_t *word)
 {
 	*word = atomic_load_explicit(&e->word, memory_order_acquire); /* pairs with the writer's release */
-	return word_live(*word) && index_holds(e, key, len, hash);
+	return word_live(*word) && e->n == len && index_key_equal(key, e->key, len);
 }
 
 /* Ahead of index_guess: what it loads, and (one key alone) the home, where two of three keys are. */
@@ -95,9 +116,9 @@ static inline void index_prefetch_tags(const struct seg_map *m, uint64_t hash)
 {
 	__builtin_prefetch((const char *)m->tags + index_home(hash, m->capacity), 0, 3);
 }
-static inline void index_prefetch_home(const struct seg_map *m, uint64_t hash)
+static inline void index_prefetch_entry(const struct seg_map *m, uint32_t slot)
 {
-	__builtin_prefetch(m->entries + index_home(hash, m->capacity), 0, 3);
+	__builtin_prefetch(m->entries + slot, 0, 3);
 }
 
 /* The key of an entry, for walkers: *len bytes, valid as long as the section. NULL when damaged. */

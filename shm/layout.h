@@ -43,7 +43,7 @@
 #define SHM_RECORD_MAX 4096u /* longest record, bytes */
 #define SHM_RECORD_ALIGN 16u /* records start at multiples; det[] and clusters[] count in it */
 #define SHM_PROBE_MAX 1024u  /* entries behind the last home: a probe never wraps */
-#define SHM_TAG_WINDOW 8u    /* tags are read so many at a time: as many more follow the last entry's */
+#define SHM_TAG_WINDOW 16u   /* tags are read so many at a time: as many more follow the last entry's */
 #define SHM_EPOCH_MAX ((1ull << 43) - 1)
 #define SHM_READERS_MAX 4096u /* lines of one registration */
 #define SHM_LEDGER_ROWS 4096u /* registrations of one instance */
@@ -121,12 +121,12 @@ struct shm_entry {
 static_assert(sizeof(struct shm_entry) == 64, "an entry is one cache line");
 static_assert(offsetof(struct shm_entry, key) == 25, "key follows its length");
 
-/* An entry's tag: 8 bits of its hash, 0 (alone) when it was never used. Eight tags in one load tell which of eight
+/* An entry's tag: 8 bits of its hash, 0 (alone) when it was never used. Sixteen tags in one load tell which of sixteen
  * entries to look at, or that none of them is the one: a look-up touches one line of tags, and one entry. Stored before
  * the word, and only ever a hint: a hit is judged by its entry alone. */
 static inline uint8_t shm_tag(uint64_t hash)
 {
-	return (uint8_t)hash ? (uint8_t)hash : 1;
+	return (uint8_t)((uint8_t)hash + ((uint8_t)hash == 0));
 }
 
 #define SHM_KEY_LONG 0xffu
@@ -446,7 +446,8 @@ static_assert(sizeof(struct shm_cursor) == 64, "a pin is one cache line");
 	SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(0x811c9dc5u, SHM_ABI), \
 										sizeof(struct shm_root)), \
 									offsetof(struct shm_root, superseded)), \
-								offsetof(struct shm_table, tags_off)), \
+								offsetof(struct shm_table, tags_off) ^ SHM_TAG_WINDOW \
+													       << 16), \
 							sizeof(struct shm_entry)), \
 						sizeof(struct shm_detail)), \
 					sizeof(struct shm_ledger_row) ^ offsetof(struct shm_ledger_row, n_leases) \

@@ -24,6 +24,8 @@ enum word_phase { PHASE_SETTLED = 0, PHASE_DRAINING = 1, PHASE_CUTOVER = 2 };
 /* A slot that a change of unknown fate holds, or that never got its first placement: a tombstone without an epoch. */
 #define WORD_RESERVED 3ull
 
+#define WORD_CLUSTER (0xffffull << 5) /* its bits */
+
 static inline uint64_t word_make(uint64_t epoch, unsigned cluster, unsigned which, unsigned kind, unsigned phase)
 {
 	return epoch << 21 | (uint64_t)(cluster & 0xffffu) << 5 | (uint64_t)(which & 1u) << 4 |
