@@ -17,7 +17,11 @@ SOVERSION:= 0
 DEPS_BUILD := build-essential pkg-config liburcu-dev libjemalloc-dev \
 	libxxhash-dev libuv1-dev libjansson-dev libyajl-dev libsqlite3-dev libmicrohttpd-dev \
 	libsystemd-dev libsodium-dev
-DEPS_TEST  := libcmocka-dev nginx libnginx-mod-http-lua lua-cjson strace spin clang clang-tidy cppcheck clang-format libclang-rt-14-dev
+DEPS_TEST  := libcmocka-dev nginx libnginx-mod-http-lua lua-cjson strace spin clang clang-tidy cppcheck clang-format libclang-rt-14-dev \
+	valgrind
+
+# Of `make plots`.
+DEPS_PLOTS := gnuplot-nox jq
 
 DEPS_PEERS := libdpdk-dev libck-dev liblmdb-dev libbpf-dev libhiredis-dev libcurl4-openssl-dev redis-server etcd-server
 
@@ -54,7 +58,9 @@ E2E    := $(call obj,$(filter-out tests/e2e/e2e.c tests/e2e/demo.c,$(call src,te
 TORTURE_LEASE := $(call obj,$(filter-out tests/torture_cursor%,$(wildcard tests/torture_*.c)))
 TORTURE_CURSOR:= $(call obj,$(wildcard tests/torture_cursor_*.c) tests/torture_ambush.c)
 FUZZ   := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/fuzz_*.c)))
-BENCH  := $(call obj,$(call src,bench))
+BENCH  := $(call obj,$(filter-out bench/instructions.c,$(call src,bench)))
+INSTRUCTIONS := $(call obj,$(addprefix bench/,instructions.c bench.c measure.c histogram.c report.c document.c daemon.c \
+	cursor_pins.c))
 # What the program `peers` has of it besides its own.
 PEERS  := $(call obj,$(call src,bench/peers) $(addprefix bench/,bench.c measure.c histogram.c report.c document.c daemon.c))
 EXAMPLES := $(patsubst reader_lib/examples/%.c,$(BUILD)/examples/%,$(sort $(wildcard reader_lib/examples/*.c)))
@@ -130,13 +136,21 @@ $(BUILD)/bench/bench: $(BENCH) $(BUILD)/libberth.a
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^
-PKGS_PEERS := libdpdk ck lmdb libbpf hiredis libcurl liburcu-qsbr liburcu-memb liburcu-cds
-# DPDK's headers want the instruction set that it was built for.
-$(PEERS): CFLAGS += $(if $(findstring bench/peers,$@),$(call cflags_of,$(PKGS_PEERS)) $(PEER_CFLAGS))
+PKGS_PEERS := libdpdk ck lmdb libbpf hiredis libcurl jansson liburcu-qsbr liburcu-memb liburcu-cds
+# A library's flags are for the file that uses it alone: DPDK's name the instruction set that it was built for, which
+# nothing else is to be compiled for. Its headers are the system's: our warnings do not fit them.
+system_cflags_of = $(patsubst -I%,-isystem %,$(call cflags_of,$(1)))
+$(call obj,bench/peers/rte.c): CFLAGS += $(call system_cflags_of,libdpdk)
+$(call obj,bench/peers/ck.c): CFLAGS += $(call system_cflags_of,ck)
+$(call obj,bench/peers/redis.c): CFLAGS += $(call system_cflags_of,hiredis)
 $(BUILD)/bench/peers: $(PEERS) $(BUILD)/libberth.a
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(call libs_of,$(PKGS_PEERS)) -lpthread
+$(BUILD)/bench/instructions: $(INSTRUCTIONS) $(BUILD)/libberth.a
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^
 # `bench` is a folder too.
 .PHONY: bench bench-long bench-peers deps-peers
 ## bench: the figures of the README, five minutes (BENCH_ARGS="--quick --json --only NAME" for less)
@@ -155,6 +169,24 @@ bench-peers: deps deps-peers
 deps-peers:
 	$(Q)$(MAKE) --no-print-directory deps DEPS_BUILD= DEPS_TEST="$(DEPS_PEERS)"
 
+.PHONY: check-instructions instructions-update plots
+INSTRUCTIONS_RUN = BERTH_BUILD="$(BUILD)" BERTH_CC="$(CC)" BERTH_CFLAGS="$(CFLAGS)" bench/check-instructions
+## check-instructions: the hot calls' instructions, counted, against bench/instructions.txt (before each commit; seconds)
+check-instructions: deps
+	$(Q)$(MAKE) --no-print-directory $(BUILD)/berthd $(BUILD)/bench/instructions
+	$(Q)$(INSTRUCTIONS_RUN)
+
+## instructions-update: counts them and writes bench/instructions.txt
+instructions-update: deps
+	$(Q)$(MAKE) --no-print-directory $(BUILD)/berthd $(BUILD)/bench/instructions
+	$(Q)$(INSTRUCTIONS_RUN) --update
+
+BENCH_JSON ?= $(sort $(wildcard bench/plot/*.jsonl))
+## plots: bench/plot/*.svg from what `bench --json` and `peers --json` have printed (BENCH_JSON="FILE...": bench/plot/*.jsonl)
+plots:
+	$(Q)$(MAKE) --no-print-directory deps DEPS_BUILD= DEPS_TEST="$(DEPS_PLOTS)"
+	$(Q)bench/plot/plots $(BENCH_JSON)
+
 # ---- for users ----------------------------------------------------------------------------------------------------
 
 ## deps: install the Debian packages that building and testing need (root; once on a fresh machine)
@@ -164,7 +196,8 @@ deps:
 		echo "  installing: "$$missing; \
 		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; } >$(or $(TMPDIR),/tmp)/berth-deps.log 2>&1 \
 			|| { tail -20 $(or $(TMPDIR),/tmp)/berth-deps.log; echo "cannot install the packages above: run as root, with the package archive in reach"; exit 1; }; \
-		case " "$$missing" " in *" nginx "*) ! test -d /run/systemd/system || systemctl disable --quiet --now nginx.service;; esac; \
+		for s in nginx redis-server etcd; do case " "$$missing" " in *" $$s "*|*" $$s-server "*) \
+			! test -d /run/systemd/system || systemctl disable --quiet --now $$s.service;; esac; done; \
 	fi
 
 ## demo: install, build, then show the main job: tenants that move between clusters behind nginx, under load (root; some seconds)
@@ -283,7 +316,7 @@ uninstall:
 ## format: clang-format over all sources (before each commit)
 format:
 	$(Q)clang-format -i $(filter-out %/berth_errors.h,$(wildcard reader_lib/*.[ch] reader_lib/seal/*.[ch])) $(wildcard shm/*.[ch]) $(wildcard reader_lib/examples/*.c writer/*.[ch] tools/*.[ch] \
-		bench/*.[ch] tests/*.[ch] tests/e2e/*.[ch] bpf/*.[ch])
+		bench/*.[ch] bench/peers/*.[ch] tests/*.[ch] tests/e2e/*.[ch] bpf/*.[ch])
 
 # Folder: what it may include of the others.
 LAYERS := shm: reader_lib:shm reader_lib/seal: writer:shm,bpf bpf:shm tools:reader_lib,shm bench:reader_lib,shm,writer

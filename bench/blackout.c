@@ -199,8 +199,8 @@ static void report_moves(const struct bench *b, const struct setting *s, const s
 	for (unsigned i = 0; i < (disk ? 5 : 4); i++) {
 		all[i]->workload = "blackout";
 		all[i]->tail = true;
-		snprintf(all[i]->parameters, sizeof(all[i]->parameters), "store=%s write_ms=%u%s", s->store,
-			 s->write_ms, s->n_movers > 1 ? ", 4 at once" : "");
+		snprintf(all[i]->parameters, sizeof(all[i]->parameters), "store=%s write_ms=%u at_once=%u", s->store,
+			 s->write_ms, s->n_movers);
 		report(b, all[i]);
 	}
 }

@@ -2,7 +2,9 @@
  * A million partitions at once: a document loaded into an sqlite store through the socket, the memory that takes, and a
  * start with all of them in the store, in an empty directory as after a boot. The daemon is not pinned: it may use what
  * the machine has. The store lies in TMPDIR (/tmp), on a disk if that is one, with sqlite's own syncs; its file is in
- * the page cache when it is read again. */
+ * the page cache when it is read again. Also called by scale.c. */
+#include "load.h"
+
 #include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,21 +14,16 @@
 #include <unistd.h>
 
 #include "../reader_lib/berth.h"
-#include "bench.h"
 
 #define PARTITIONS 1000000u
 #define PARTITIONS_QUICK 20000u
 #define ROUNDS_LEAST 9u
 #define START_S 120u
-#define MIB 1048576.0
+#define STATUS "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"status\"}\n"
 
-struct memory {           /* of an instance's files, as the file system counts it */
-	uint64_t table;   /* the present table: the newest */
-	uint64_t reserve; /* kept for the next one */
-	uint64_t all;
-};
+/* ---- memory ------------------------------------------------------------------------------------------------- */
 
-static struct memory found; /* by find_memory, which nftw gives no argument */
+static struct load_memory found; /* by find_memory, which nftw gives no argument */
 
 static int find_memory(const char *path, const struct stat *st, int type, struct FTW *at)
 {
@@ -49,36 +46,36 @@ static int find_memory(const char *path, const struct stat *st, int type, struct
 	return 0;
 }
 
-static struct memory shared_memory(const char *dir)
+struct load_memory load_memory_now(const char *dir)
 {
-	found = (struct memory){0};
+	found = (struct load_memory){0};
 	if (nftw(dir, find_memory, 16, FTW_PHYS) != 0 || found.table == 0)
 		fail("no file of a table in %s", dir);
 	return found;
 }
 
-/* Waits until the files stay as they are: a grown table leaves its old one to be removed in the background. */
-static struct memory settled_memory(struct daemon *d)
+struct load_memory load_memory_settled(struct daemon *d)
 {
 	static char answer[8192];
-	struct memory m = shared_memory(d->dir), last;
+	struct load_memory m = load_memory_now(d->dir), last;
 
 	for (unsigned i = 0; i < 200; i++) {
 		usleep(50000);
 		last = m;
-		m = shared_memory(d->dir);
-		daemon_call(d, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"status\"}\n", -1, answer, sizeof(answer),
-			    NULL);
+		m = load_memory_now(d->dir);
+		daemon_call(d, STATUS, -1, answer, sizeof(answer), NULL);
 		if (m.all == last.all && m.reserve >= m.table && strstr(answer, "\"growing\":false"))
 			break;
 	}
 	return m;
 }
 
-/* From fork to the first answer. The one who asks tries every millisecond, as a proxy that starts together with it. */
-static double time_start(const struct bench *b, struct daemon *d, const char *store, uint32_t n)
+/* ---- a start ------------------------------------------------------------------------------------------------ */
+
+double load_start(const struct bench *b, struct daemon *d, const struct daemon_how *how, uint32_t partitions,
+		  uint64_t *peak)
 {
-	uint64_t from = now_ns();
+	uint64_t from = now_ns(), own;
 	struct berth_attach_options options = {.size = sizeof(options), .wait_ms = BERTH_NO_WAIT};
 	struct berth_reader *r = NULL;
 	struct berth *berth = NULL;
@@ -86,8 +83,8 @@ static double time_start(const struct bench *b, struct daemon *d, const char *st
 	char key[KEY_ROOM];
 	double t;
 
-	key_name(key, n / 2);
-	daemon_spawn(b, d, "load", &(struct daemon_how){.store = store, .cpu = -1, .fresh = true});
+	key_name(key, partitions / 2);
+	daemon_spawn(b, d, "load", how);
 	for (;;) {
 		if (berth_attach(d->dir, &options, &berth) == BERTH_OK) {
 			if (berth_reader_open(berth, &r) == BERTH_OK && berth_route(r, key, KEY_LEN, &out) == BERTH_OK)
@@ -96,7 +93,9 @@ static double time_start(const struct bench *b, struct daemon *d, const char *st
 			berth_detach(&berth);
 		}
 		if (waitpid(d->pid, NULL, WNOHANG) == d->pid || now_ns() - from > START_S * 1000000000ull)
-			fail("berthd does not start with the store %s: see %s", store, d->log);
+			fail("berthd does not start with its %u partitions: see %s", partitions, d->log);
+		own = daemon_anonymous_bytes(d);
+		*peak = own > *peak ? own : *peak;
 		usleep(1000);
 	}
 	t = elapsed_ns(from) / 1e9;
@@ -104,6 +103,8 @@ static double time_start(const struct bench *b, struct daemon *d, const char *st
 	berth_detach(&berth);
 	return t;
 }
+
+/* ---- the rounds --------------------------------------------------------------------------------------------- */
 
 static void remove_store(const char *store)
 {
@@ -116,49 +117,72 @@ static void remove_store(const char *store)
 	}
 }
 
-void workload_load(const struct bench *b)
+enum row { LOAD, LOAD_OWN, TABLE, TABLE_AND_RESERVE, START, START_PEAK, START_OWN, START_TABLE, ROWS };
+
+static void round_of(const struct bench *b, uint32_t n, int document, struct figure f[ROWS])
 {
-	static struct figure f[] = {
-		{.name = "load a document into sqlite", .unit = "s", .goal = 10},
-		{.name = "own memory meanwhile, peak", .unit = "MiB", .goal = 1024},
-		{.name = "shared memory, table", .unit = "B/part", .goal = 120},
-		{.name = "shared memory, table and reserve", .unit = "B/part"},
-		{.name = "start until a look-up answers", .unit = "s", .goal = 4},
-		{.name = "own memory meanwhile and after", .unit = "MiB"},
-		{.name = "shared memory after that, table", .unit = "B/part", .goal = 120},
-	};
-	uint32_t n = b->quick ? PARTITIONS_QUICK : PARTITIONS;
-	unsigned runs = b->quick ? b->runs : ROUNDS_LEAST;
-	int document = document_make(n, false);
+	uint64_t from, peak = 0, start_peak = 0;
+	struct load_memory m;
+	struct daemon d;
 	char store[4200];
 
 	snprintf(store, sizeof(store), "%s/store.db", b->disk);
-	for (unsigned run = 0; run < runs; run++) {
-		uint64_t from, peak = 0;
-		struct memory m;
-		struct daemon d;
+	daemon_start(b, &d, "load", &(struct daemon_how){.store = store, .cpu = -1});
+	from = now_ns();
+	daemon_load(&d, document, n, &peak);
+	add_sample(&f[LOAD].s, elapsed_ns(from) / 1e9);
+	add_sample(&f[LOAD_OWN].s, (double)peak / MIB);
+	m = load_memory_settled(&d);
+	add_sample(&f[TABLE].s, (double)m.table / n);
+	add_sample(&f[TABLE_AND_RESERVE].s, (double)(m.table + m.reserve) / n);
+	daemon_stop(&d);
+	remove_tree(d.dir);
+	add_sample(&f[START].s,
+		   load_start(b, &d, &(struct daemon_how){.store = store, .cpu = -1, .fresh = true}, n, &start_peak));
+	add_sample(&f[START_PEAK].s, (double)start_peak / MIB);
+	add_sample(&f[START_OWN].s, (double)daemon_anonymous_bytes(&d) / MIB);
+	add_sample(&f[START_TABLE].s, (double)load_memory_now(d.dir).table / n);
+	daemon_stop(&d);
+	remove_tree(d.dir);
+	remove_store(store);
+}
 
-		daemon_start(b, &d, "load", &(struct daemon_how){.store = store, .cpu = -1});
-		from = now_ns();
-		daemon_load(&d, document, n, &peak);
-		add_sample(&f[0].s, elapsed_ns(from) / 1e9);
-		add_sample(&f[1].s, (double)peak / MIB);
-		m = settled_memory(&d);
-		add_sample(&f[2].s, (double)m.table / n);
-		add_sample(&f[3].s, (double)(m.table + m.reserve) / n);
-		daemon_stop(&d);
-		remove_tree(d.dir);
-		add_sample(&f[4].s, time_start(b, &d, store, n));
-		add_sample(&f[5].s, (double)daemon_anonymous_bytes(&d) / MIB);
-		add_sample(&f[6].s, (double)shared_memory(d.dir).table / n);
-		daemon_stop(&d);
-		remove_tree(d.dir);
-		remove_store(store);
-	}
+void load_sqlite(const struct bench *b, const struct load_case *c)
+{
+	struct figure f[ROWS] = {
+		[LOAD] = {.name = "load a document into sqlite", .unit = "s", .goal = c->load_s},
+		[LOAD_OWN] = {.name = "own memory meanwhile, peak", .unit = "MiB", .goal = c->load_mib},
+		[TABLE] = {.name = "shared memory, table", .unit = "B/part", .goal = c->table_bytes},
+		[TABLE_AND_RESERVE] = {.name = "shared memory, table and reserve", .unit = "B/part"},
+		[START] = {.name = "start until a look-up answers", .unit = "s", .goal = c->start_s},
+		[START_PEAK] = {.name = "own memory while starting, peak", .unit = "MiB", .goal = c->start_mib},
+		[START_OWN] = {.name = "own memory after the start", .unit = "MiB", .goal = c->start_mib},
+		[START_TABLE] = {.name = "shared memory after that, table",
+				 .unit = "B/part",
+				 .goal = c->start_table_bytes},
+	};
+	int document = document_make(c->partitions, false);
+
+	for (unsigned i = 0; i < c->rounds; i++)
+		round_of(b, c->partitions, document, f);
 	close(document);
-	for (unsigned i = 0; i < sizeof(f) / sizeof(f[0]); i++) {
-		f[i].workload = "load";
-		snprintf(f[i].parameters, sizeof(f[i].parameters), "partitions=%u", n);
+	for (unsigned i = 0; i < ROWS; i++) {
+		f[i].workload = c->workload;
+		snprintf(f[i].parameters, sizeof(f[i].parameters), "partitions=%u", c->partitions);
 		report(b, &f[i]);
 	}
+}
+
+void workload_load(const struct bench *b)
+{
+	load_sqlite(b, &(struct load_case){
+			       .workload = "load",
+			       .partitions = b->quick ? PARTITIONS_QUICK : PARTITIONS,
+			       .rounds = b->quick ? b->runs : ROUNDS_LEAST,
+			       .load_s = 10,
+			       .load_mib = 1024,
+			       .table_bytes = 120,
+			       .start_s = 4,
+			       .start_table_bytes = 120,
+		       });
 }

@@ -1,68 +1,59 @@
 /* SPDX-License-Identifier: MIT
- * Look-ups of a registered reader, by number of partitions. Each call takes the next key of a random sequence that was
- * made before: the keys lie side by side, as a proxy has its key at hand, so what is measured is the table, not the
- * caller's memory. Throughput: nothing makes a call wait for the one before it, but in `chain`. */
+ * Look-ups of a registered reader, by number of partitions. Each call takes the next key of a uniform random sequence.
+ * Throughput: nothing makes a call wait for the one before it, but in `chain`. */
 #include <stdio.h>
 
 #include "place.h"
 
-#define BATCH 32u
-#define CALLS (1u << 21)
+#define CALLS (1u << 19)
 #define CALLS_QUICK (1u << 16)
 
-/* X(call, what it is, goal at each size) */
+/* X(call, what it is, goal at each size). Times are of one key. */
 #define CALL_ROWS(X) \
-	X(route, "berth_route", {15, 0, 80}) \
-	X(bulk, "berth_route_bulk of 32, a key", {0, 0, 0}) \
-	X(lookup, "begin, berth_lookup, end", {0, 0, 0}) \
-	X(admit, "berth_admit", {0, 0, 0}) \
-	X(chain, "berth_route, one waits for the last", {0, 0, 0})
+	X(route, "berth_route", {11, 30, 60, 100}) \
+	X(bulk_8, "berth_route_bulk of 8", {0}) \
+	X(bulk_32, "berth_route_bulk of 32", {8, 10, 30, 45}) \
+	X(bulk_128, "berth_route_bulk of 128", {0}) \
+	X(lookup, "begin, berth_lookup, end", {0}) \
+	X(admit, "berth_admit", {0}) \
+	X(chain, "berth_route, one waits for the last", {0})
 #define SIZES \
 	{ \
-		1000, 100000, 1000000 \
+		1000, 100000, 1000000, 10000000 \
 	}
-#define N_SIZES 3u
-
-/* Each makes n calls and returns something of every answer, so that nothing can be left out. */
+#define N_SIZES 4u
+#define N_SIZES_QUICK 2u
 
 static uint64_t calls_route(const struct place *p, size_t n)
 {
-	struct berth_route out = {0};
-	uint64_t sum = 0;
-
-	for (size_t i = 0; i < n; i++) {
-		sum += (uint64_t)berth_route(p->r, p->names[i & (p->n_keys - 1)], KEY_LEN, &out);
-		sum += out.epoch;
-	}
-	return sum;
+	return place_route(p, n);
 }
 
 static uint64_t calls_chain(const struct place *p, size_t n)
 {
-	struct berth_route out = {0};
-	uint64_t sum = 0;
-
-	for (size_t i = 0; i < n; i++) {
-		/* No epoch reaches bit 63: the same keys, but the processor cannot know. */
-		berth_route(p->r, p->names[(i + (out.epoch >> 63)) & (p->n_keys - 1)], KEY_LEN, &out);
-		sum += out.epoch;
-	}
-	return sum;
+	return place_route_chain(p, n);
 }
 
-static uint64_t calls_bulk(const struct place *p, size_t n)
-{
-	struct berth_route out[BATCH] = {{0}};
-	int status[BATCH];
-	uint64_t sum = 0;
-
-	for (size_t i = 0; i < n; i += BATCH) {
-		sum += (uint64_t)berth_route_bulk(p->r, p->keys + (i & (p->n_keys - 1)), BATCH, out, status);
-		for (unsigned k = 0; k < BATCH; k++)
-			sum += out[k].epoch + (uint64_t)status[k];
+/* By number of keys at a time: a power of two. */
+#define CALLS_BULK(batch) \
+	static uint64_t calls_bulk_##batch(const struct place *p, size_t n) \
+	{ \
+		struct berth_route out[batch] = {{0}}; \
+		int status[batch]; \
+		uint64_t sum = 0; \
+\
+		for (size_t i = 0; i < n; i += (batch)) { \
+			const struct berth_key *keys = p->keys + ((p->from + i) & (p->n_keys - 1)); \
+\
+			sum += (uint64_t)berth_route_bulk(p->r, keys, batch, out, status); \
+			for (unsigned k = 0; k < (batch); k++) \
+				sum += out[k].epoch + (uint64_t)status[k]; \
+		} \
+		return sum; \
 	}
-	return sum;
-}
+CALLS_BULK(8)
+CALLS_BULK(32)
+CALLS_BULK(128)
 
 static uint64_t calls_lookup(const struct place *p, size_t n)
 {
@@ -71,7 +62,7 @@ static uint64_t calls_lookup(const struct place *p, size_t n)
 
 	for (size_t i = 0; i < n; i++) {
 		berth_read_begin(p->r);
-		sum += (uint64_t)berth_lookup(p->r, p->names[i & (p->n_keys - 1)], KEY_LEN, &out);
+		sum += (uint64_t)berth_lookup(p->r, p->names[(p->from + i) & (p->n_keys - 1)], KEY_LEN, &out);
 		sum += out.epoch + out.index_len;
 		berth_read_end(p->r);
 	}
@@ -83,7 +74,7 @@ static uint64_t calls_admit(const struct place *p, size_t n)
 	uint64_t sum = 0;
 
 	for (size_t i = 0; i < n; i++) {
-		size_t k = i & (p->n_keys - 1);
+		size_t k = (p->from + i) & (p->n_keys - 1);
 
 		sum += (uint64_t)berth_admit(p->r, p->names[k], KEY_LEN, p->epochs[k]);
 	}
@@ -106,41 +97,84 @@ enum {
 		N_CALLS
 };
 
+/* One divided by the other, run by run. */
+static const struct ratio {
+	const char *name;
+	unsigned of, by;
+	double goal;
+} ratios[] = {
+	{"bulk of 32 / berth_route", CALL_bulk_32, CALL_route, 0},
+	{"berth_lookup / berth_route", CALL_lookup, CALL_route, 2},
+};
+#define N_RATIOS (sizeof(ratios) / sizeof(ratios[0]))
+
+struct size {
+	struct place *p;
+	struct samples s[N_CALLS], ratio[N_RATIOS];
+};
+
+/* A refusal would be quick. That the keys resolve, place.h has seen to. */
+static void check(const struct place *p)
+{
+	struct berth_placement out;
+	int rc = berth_admit(p->r, p->names[0], KEY_LEN, p->epochs[0]);
+
+	if (rc != BERTH_OK)
+		fail("a write on %s is not admitted: %s", p->names[0], berth_strerror(rc));
+	berth_read_begin(p->r);
+	rc = berth_lookup(p->r, p->names[0], KEY_LEN, &out);
+	berth_read_end(p->r);
+	if (rc != BERTH_OK || out.epoch != p->epochs[0])
+		fail("%s: %s", p->names[0], berth_strerror(rc));
+}
+
+static void measure_size(struct size *at, size_t n)
+{
+	place_warm(at->p);
+	for (unsigned k = 0; k < N_CALLS; k++)
+		add_sample(&at->s[k], place_measure_on(at->p, calls[k].run, n));
+	for (unsigned k = 0; k < N_RATIOS; k++) {
+		const struct samples *of = &at->s[ratios[k].of], *by = &at->s[ratios[k].by];
+
+		add_sample(&at->ratio[k], of->v[of->n - 1] / by->v[by->n - 1]);
+	}
+}
+
+static void report_size(const struct bench *b, const struct size *at, unsigned i)
+{
+	static struct figure f = {.workload = "lookup"};
+
+	snprintf(f.parameters, sizeof(f.parameters), "partitions=%u", at->p->n);
+	for (unsigned k = 0; k < N_CALLS + N_RATIOS; k++) {
+		bool call = k < N_CALLS;
+
+		snprintf(f.name, sizeof(f.name), "%s", call ? calls[k].name : ratios[k - N_CALLS].name);
+		f.unit = call ? "ns" : "ratio";
+		f.goal = call ? calls[k].goal[i] : ratios[k - N_CALLS].goal;
+		f.s = call ? at->s[k] : at->ratio[k - N_CALLS];
+		report(b, &f);
+	}
+}
+
 void workload_lookup(const struct bench *b)
 {
-	static struct place places[N_SIZES];
-	static struct samples s[N_SIZES][N_CALLS], halves[N_SIZES];
-	static const uint32_t sizes[N_SIZES] = SIZES;
-	unsigned n_sizes = b->quick ? N_SIZES - 1 : N_SIZES;
+	static const uint32_t partitions[N_SIZES] = SIZES;
+	static struct size sizes[N_SIZES];
+	unsigned n_sizes = b->quick ? N_SIZES_QUICK : N_SIZES;
 	size_t n = b->quick ? CALLS_QUICK : CALLS;
 
-	for (unsigned i = 0; i < n_sizes; i++)
-		place_make(b, &places[i], "lookup", sizes[i], false);
-	pin_to(CPU_SELF);
-	for (unsigned run = 0; run < b->runs;
-	     run++) /* everything in turn: a slow moment of the machine hits all alike */
-		for (unsigned i = 0; i < n_sizes; i++) {
-			for (unsigned k = 0; k < N_CALLS; k++)
-				add_sample(&s[i][k], place_measure(&places[i], calls[k].run, n));
-			add_sample(&halves[i], s[i][CALL_bulk].v[run] / s[i][CALL_route].v[run]);
-		}
-	pin_nowhere();
 	for (unsigned i = 0; i < n_sizes; i++) {
-		struct figure f = {.workload = "lookup"};
-
-		snprintf(f.parameters, sizeof(f.parameters), "partitions=%u", sizes[i]);
-		for (unsigned k = 0; k < N_CALLS; k++) {
-			snprintf(f.name, sizeof(f.name), "%s", calls[k].name);
-			f.unit = "ns";
-			f.goal = calls[k].goal[i];
-			f.s = s[i][k];
-			report(b, &f);
-		}
-		snprintf(f.name, sizeof(f.name), "bulk / single");
-		f.unit = "ratio";
-		f.goal = 0.5;
-		f.s = halves[i];
-		report(b, &f);
-		place_remove(&places[i]);
+		sizes[i].p = place_of(b, partitions[i], 0);
+		place_take(sizes[i].p, ORDER_UNIFORM);
+		check(sizes[i].p);
 	}
+	pin_to(CPU_SELF);
+	for (unsigned run = 0; run < b->runs; run++) /* in turn: a slow moment of the machine hits all alike */
+		for (unsigned i = 0; i < n_sizes; i++)
+			measure_size(&sizes[i], n);
+	pin_nowhere();
+	for (unsigned i = 0; i < n_sizes; i++)
+		report_size(b, &sizes[i], i);
+	if (b->only)
+		places_release(); /* else keys.c and pages.c take them over */
 }

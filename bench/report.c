@@ -64,7 +64,7 @@ void report_begin(const struct bench *b)
 		return;
 	printf("%s; %s; commit %s; median of %u runs%s\n\n", machine, kernel, commit, b->runs,
 	       b->quick ? "; --quick: sizes too small for a verdict" : "");
-	printf("%-56s %10s   %-21s %-6s %9s  %s\n", "figure", "median", "quartiles", "unit", "goal", "verdict");
+	printf("%-72s %10s   %-21s %-6s %9s  %s\n", "figure", "median", "quartiles", "unit", "goal", "verdict");
 	fflush(stdout);
 }
 
@@ -129,7 +129,7 @@ static void print_row(const struct figure *f, bool judged)
 		snprintf(goal, sizeof(goal), "<= %.4g, %.4g", f->goal, f->tail_goal);
 	else if (judged)
 		snprintf(goal, sizeof(goal), "%s %.4g", f->at_least ? ">=" : "<=", f->goal);
-	printf("%-56s %10.*f   %-21s %-6s %9s  %s\n", name, digits, median, spread, f->unit, goal,
+	printf("%-72s %10.*f   %-21s %-6s %9s  %s\n", name, digits, median, spread, f->unit, goal,
 	       !judged      ? ""
 	       : f->contest ? met(f) ? "won" : "lost"
 	       : met(f)     ? "met"

@@ -23,6 +23,7 @@ struct peer {
 	const char *how;    /* one line: what it is, as it is used here */
 	bool shared;        /* several processes can share one */
 	bool bulk;          /* several keys a call */
+	bool waits;         /* for another process: wall time; the others: processor time */
 	uint32_t most;      /* partitions: more would take minutes; 0: any number */
 	uint32_t calls;     /* look-ups of one run, for those that take microseconds; 0: as many as the rest */
 	/* n keys; NULL: it cannot run here, and said why with report_note. Whatever else goes wrong is fail(). */

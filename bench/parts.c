@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT
- * What a write in a lease costs a proxy: berth_write_begin and berth_write_end against berth_route, which a proxy that
- * writes needs in any case and which berth_write_begin answers too. One reader, keys as in lookup.c, nothing under way
- * but what is said. The leases' slots are in the processor's cache, as they are in a proxy that is busy. */
+ * What the parts of a request's way cost at 1,000 partitions: a section alone, the look-up, the gate, a write in a
+ * lease (single, and in bulk), by themselves and as what they cost more than the look-up that a proxy makes in any
+ * case: berth_admit and berth_write_begin find the partition too. Called by the main program; one thread, on CPU 1,
+ * keys as in lookup.c, nothing under way but what is said. The leases' slots are in the processor's cache, as they
+ * are in a proxy that is busy. */
 #include <stdio.h>
 
 #include "place.h"
@@ -15,6 +17,7 @@
 /* X(call, what it is). Times are of one key, or one write. */
 #define CALL_ROWS(X) \
 	X(route, "berth_route") \
+	X(section, "berth_read_begin + berth_read_end") \
 	X(admit, "berth_admit") \
 	X(pair, "berth_write_begin + berth_write_end") \
 	X(window, "the same, 64 under way") \
@@ -31,6 +34,15 @@ static uint64_t calls_route(const struct place *p, size_t n)
 		sum += out.epoch;
 	}
 	return sum;
+}
+
+static uint64_t calls_section(const struct place *p, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		berth_read_begin(p->w);
+		berth_read_end(p->w);
+	}
+	return n;
 }
 
 static uint64_t calls_admit(const struct place *p, size_t n)
@@ -128,6 +140,7 @@ static const struct difference {
 	unsigned of, less;
 	double goal;
 } differences[] = {
+	{"berth_admit, more than berth_route", CALL_admit, CALL_route, 0},
 	{"begin + end, more than berth_route", CALL_pair, CALL_route, 12},
 	{"64 under way, more than berth_route", CALL_window, CALL_route, 0},
 	{"bulk forms, more than berth_route_bulk", CALL_bulk, CALL_bulk_route, 0},
@@ -153,14 +166,14 @@ static void check(const struct place *p)
 			fail("%u writes cannot begin at once: %s", BATCH, berth_strerror(rc ? rc : status[k]));
 }
 
-void workload_lease(const struct bench *b)
+void workload_parts(const struct bench *b)
 {
 	static struct place p;
 	static struct samples s[N_CALLS], more[N_DIFFERENCES];
 	size_t n = b->quick ? CALLS_QUICK : CALLS;
-	static struct figure f = {.workload = "lease", .unit = "ns"};
+	struct figure f = {.workload = "parts", .unit = "ns"};
 
-	place_make(b, &p, "lease", PARTITIONS, true);
+	place_make(b, &p, "parts", PARTITIONS, true);
 	check(&p);
 	pin_to(CPU_SELF);
 	for (unsigned run = 0; run < b->runs; run++) { /* in turn, as in lookup.c */
