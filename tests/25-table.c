@@ -329,6 +329,134 @@ static void the_default_and_clusters_survive_growth(void **unused)
 	scratch_close(&s);
 }
 
+#define N_PLACEMENTS 6000u
+
+/* Random placements come and go while the table of them doubles, many times in the middle of moving over. */
+static void equal_placements_are_one_record_while_their_table_doubles(void **unused)
+{
+	static uint32_t off[N_PLACEMENTS], refs[N_PLACEMENTS];
+	uint32_t many = 0, most = 0;
+	union detail_buffer b;
+	struct scratch s;
+	struct table *t;
+	uint64_t before;
+
+	(void)unused;
+	scratch_open(&s);
+	t = start(&s, 10);
+	OK(table_expect(t, &(struct table_room){.record_bytes = N_PLACEMENTS * 128}, &why));
+	before = t->now->records.used;
+	srand(7);
+	for (unsigned step = 0; step < 200000 || many; step++) {
+		uint32_t i = (uint32_t)rand() % N_PLACEMENTS;
+		bool more = step < 200000 && rand() % 8 < (int)(step / 20000 % 3) + 3; /* now more come, now more go */
+		char index[16];
+
+		if (step >= 200000) /* all that are left */
+			for (i = 0; refs[i] == 0; i++)
+				;
+		snprintf(index, sizeof index, "i%u", i);
+		if (more) {
+			uint32_t got = records_intern(t->now, placement(&b, KIND_DEDICATED_INDEX, 1, index));
+
+			assert_int_not_equal(got, 0);
+			assert_true(refs[i] == 0 || got == off[i]);
+			assert_true(detail_equal(gen_record(t->now, got), &b.detail));
+			off[i] = got;
+			many += refs[i]++ == 0;
+			most = many > most ? many : most;
+		} else if (refs[i]) {
+			bool last = records_release(t->now, off[i]);
+
+			assert_int_equal(last, --refs[i] == 0);
+			many -= last;
+			if (last)
+				records_free(t->now, off[i]);
+		}
+		assert_int_equal(t->now->records.interned.n, many);
+	}
+	assert_true(most > N_PLACEMENTS / 2);
+	assert_int_equal(t->now->records.used, before);
+	table_close(&t);
+	scratch_close(&s);
+}
+
+static void what_a_grace_period_has_passed_is_freed_in_slices(void **unused)
+{
+	union detail_buffer b;
+	struct scratch s;
+	struct table *t;
+	struct table_stats st;
+	unsigned slices = 0;
+	char index[16];
+
+	(void)unused;
+	scratch_open(&s);
+	t = start(&s, 10);
+	settle(t);
+	for (unsigned i = 0; i <= 2000; i++) {
+		snprintf(index, sizeof index, "i%u", i);
+		put(t, "acme", PHASE_SETTLED, placement(&b, KIND_DEDICATED_INDEX, 1, index), NULL, 0);
+	}
+	for (table_stats(t, &st); st.retired; slices++) {
+		uint64_t retired = st.retired, wait = table_step(t, 0);
+
+		table_stats(t, &st);
+		assert_true(retired - st.retired < 100);
+		if (st.retired < 2000 && st.retired)
+			assert_int_equal(wait, 0);
+		else
+			usleep(1000);
+	}
+	assert_true(slices > 20);
+	check(t, "acme", table_epoch(t), PHASE_SETTLED, &b.detail, NULL);
+	table_close(&t);
+	scratch_close(&s);
+}
+
+static void what_changes_while_a_larger_table_gets_its_memory_is_in_it_afterwards(void **unused)
+{
+	union detail_buffer b;
+	const struct shm_detail *p = placement(&b, KIND_DEDICATED_INDEX, 1, "acme");
+	struct table_cluster_change c = {.id = "c3", .endpoint = "http://h"};
+	static uint64_t epochs[20000];
+	struct scratch s;
+	struct table *t;
+	unsigned n = 0, meanwhile = 0;
+	char key[16];
+
+	(void)unused;
+	scratch_open(&s);
+	t = start(&s, 10000);
+	settle(t);
+	while (t->growth == GROW_IDLE) {
+		snprintf(key, sizeof key, "k%u", n);
+		epochs[n++] = put(t, key, PHASE_SETTLED, p, NULL, 0);
+		table_step(t, 0);
+	}
+	OK(table_cluster_reserve(t, &c, &why));
+	table_cluster_publish(t, &c);
+	for (; t->growth == GROW_ALLOCATE; meanwhile++) {
+		snprintf(key, sizeof key, "k%u", n);
+		epochs[n++] = put(t, key, PHASE_SETTLED, p, NULL, 0);
+		epochs[meanwhile] = 0; /* and another one goes */
+		snprintf(key, sizeof key, "k%u", meanwhile);
+		put(t, key, PHASE_SETTLED, NULL, NULL, 0);
+		assert_int_equal(gen_header(t->next)->n_live, 0);
+		assert_int_equal(gen_header(t->next)->n_tombstones, 0);
+		table_step(t, 0);
+	}
+	assert_true(meanwhile > 1);
+	settle(t);
+	for (unsigned i = 0; i < n; i++) {
+		snprintf(key, sizeof key, "k%u", i);
+		check(t, key, epochs[i], PHASE_SETTLED, epochs[i] ? p : NULL, NULL);
+	}
+	assert_string_equal(cluster_id(table_cluster(t, 3)), "c3");
+	table_close(&t);
+	scratch_close(&s);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -339,6 +467,9 @@ int main(void)
 		cmocka_unit_test(the_default_and_clusters_survive_growth),
 		cmocka_unit_test(a_new_writer_finds_the_last_generation_and_its_own_term),
 		cmocka_unit_test(a_model_agrees_after_random_changes_growth_and_restarts),
+		cmocka_unit_test(equal_placements_are_one_record_while_their_table_doubles),
+		cmocka_unit_test(what_a_grace_period_has_passed_is_freed_in_slices),
+		cmocka_unit_test(what_changes_while_a_larger_table_gets_its_memory_is_in_it_afterwards),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * The command line, against the command table: options anywhere, the words of a command, at most one operand. Every
- * mistake is named, with the usage line of the command below it. */
+ * The command line, against the command table: options anywhere, the words of a command, its operands. Every mistake is
+ * named, with the usage line of the command below it. */
 #include <ctype.h>
 #include <errno.h>
 #include <stdarg.h>
@@ -12,9 +12,8 @@
 #include "text.h"
 
 struct line { /* the command line, sorted */
-	const char *words[4];
+	const char **words;
 	size_t n_words;
-	const char *surplus; /* the first word too many */
 };
 
 static int wrong(const struct command *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -80,10 +79,8 @@ static int sort_line(int argc, char **argv, struct arguments *a, struct line *li
 			int rc = take_option(argc, argv, &i, a);
 			if (rc != EXIT_DONE)
 				return rc;
-		} else if (line->n_words < sizeof(line->words) / sizeof(line->words[0])) {
+		} else {
 			line->words[line->n_words++] = argv[i];
-		} else if (!line->surplus) {
-			line->surplus = argv[i];
 		}
 	}
 	return EXIT_DONE;
@@ -145,8 +142,11 @@ static int check_options(const struct command *c, const struct arguments *a)
 
 static int check_operand(const struct command *c, const struct line *line, size_t used, struct arguments *a)
 {
-	size_t n = line->n_words - used, most = c->second ? 2 : c->operand ? 1 : 0;
+	const char *dots = c->operand ? strstr(c->operand, "...") : NULL;
+	size_t n = line->n_words - used, most = dots ? SIZE_MAX : c->second ? 2 : c->operand ? 1 : 0;
 
+	a->operands = line->words + used;
+	a->n_operands = n;
 	if (c->operand && n)
 		a->operand = line->words[used];
 	else if (c->operand && c->operand[0] != '[')
@@ -179,13 +179,13 @@ static int set_instance(const struct arguments *a, struct tool *t)
 	return EXIT_DONE;
 }
 
-int arguments_parse(int argc, char **argv, const char **injects, struct tool *t, struct arguments *a,
+int arguments_parse(int argc, char **argv, const char **room, struct tool *t, struct arguments *a,
 		    const struct command **command)
 {
-	struct line line = {0};
+	struct line line = {.words = room};
 	size_t used = 0;
 
-	*a = (struct arguments){.inject = injects};
+	*a = (struct arguments){.inject = room + argc};
 	*command = NULL;
 	int rc = sort_line(argc, argv, a, &line);
 	if (rc != EXIT_DONE)
@@ -205,9 +205,6 @@ int arguments_parse(int argc, char **argv, const char **injects, struct tool *t,
 	}
 	if (!*command)
 		return half_command(&line);
-	if (line.surplus)
-		return wrong(*command, "`%s` does not know what to do with %s: quote what belongs together",
-			     (*command)->name, line.surplus);
 	rc = check_operand(*command, &line, used, a);
 	if (rc == EXIT_DONE)
 		rc = check_options(*command, a);

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT
  * Commands that change one thing by one call: clusters, placements, the default, the single steps of a migration; and
- * loading a document. The daemon judges values; here they are put into a request, and its answer is told. */
+ * loading a document. `set` places many by one call too. The daemon judges values; here they are put into a request, and
+ * its answer is told. */
 #include "change.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -120,33 +122,129 @@ static int change_operand(struct tool *t, const struct arguments *a, const char 
 	return change_call(t, method, params, &words);
 }
 
-static int change_placed(struct tool *t, const struct arguments *a, const char *method)
+/* The placement that the options name, and --force. */
+static int add_placed(struct tool *t, const struct arguments *a, json_t *params)
 {
-	json_t *params = tool_object(), *placement = NULL;
+	json_t *placement = NULL;
 	int rc = change_placement(t, a, a->value[OPT_CLUSTER], &placement);
 
-	if (rc == EXIT_DONE) {
-		if (a->operand)
-			rc = change_string(t, params, "partition", a->operand);
-		tool_set(params, "placement", placement);
+	if (rc != EXIT_DONE)
+		return rc;
+	tool_set(params, "placement", placement);
+	if (a->given & OPT(FORCE))
+		tool_set(params, "force", json_true());
+	return EXIT_DONE;
+}
+
+/* ---- set ---- */
+
+static int add_id(const struct tool *t, json_t *ids, const char *id, size_t len)
+{
+	char shown[TEXT_KEY];
+	json_t *json = json_stringn(id, len);
+
+	if (!json)
+		return tool_fail(t, EXIT_REFUSED, "invalid",
+				 "partition %s is no UTF-8: give UTF-8 without control characters",
+				 text_escape(shown, sizeof(shown), id, len));
+	if (json_array_append_new(ids, json) != 0)
+		tool_no_memory();
+	return EXIT_DONE;
+}
+
+/* Standard input, a partition a line. */
+static int read_ids(const struct tool *t, json_t *ids)
+{
+	static char text[CLIENT_REQUEST_MAX + 1];
+	size_t len = fread(text, 1, sizeof(text), stdin);
+	const char *at = text, *end = text + len;
+	int rc = EXIT_DONE;
+
+	if (ferror(stdin))
+		return tool_fail(t, EXIT_REFUSED, "invalid", "standard input cannot be read: %s", strerror(errno));
+	if (len > CLIENT_REQUEST_MAX)
+		return tool_fail(t, EXIT_REFUSED, "invalid", "%s", CLIENT_TOO_LONG);
+	if (len == 0)
+		return tool_fail(t, EXIT_REFUSED, "invalid", "standard input is empty: give a partition a line");
+	while (rc == EXIT_DONE && at < end) {
+		const char *newline = memchr(at, '\n', (size_t)(end - at)), *stop = newline ? newline : end;
+
+		rc = add_id(t, ids, at, (size_t)(stop - at));
+		at = stop + 1;
 	}
+	return rc;
+}
+
+static void tell_many(const json_t *result)
+{
+	uint64_t changed = tool_u64(result, "changed"), unchanged = tool_u64(result, "unchanged");
+	char count[TEXT_UNIT];
+
+	printf("%s partition%s", text_count(count, changed + unchanged), changed + unchanged == 1 ? "" : "s");
+	if (!changed)
+		printf(": unchanged, it was so already");
+	else if (!unchanged)
+		printf(": set");
+	else
+		printf(": %s set,", text_count(count, changed));
+	if (changed && unchanged)
+		printf(" %s unchanged", text_count(count, unchanged));
+	printf(", epoch %" PRIu64 "\n", tool_u64(result, "epoch"));
+}
+
+/* One request for all. */
+static int set_many(struct tool *t, const struct arguments *a, json_t *params)
+{
+	json_t *ids = json_array(), *result;
+	int rc = EXIT_DONE;
+
+	tool_set(params, "partitions", ids);
+	if (a->n_operands == 1)
+		rc = read_ids(t, ids);
+	for (size_t i = 0; a->n_operands > 1 && i < a->n_operands && rc == EXIT_DONE; i++)
+		rc = add_id(t, ids, a->operands[i], strlen(a->operands[i]));
 	if (rc != EXIT_DONE) {
 		json_decref(params);
 		return rc;
 	}
-	if (a->given & OPT(FORCE))
-		tool_set(params, "force", json_true());
-	return change_call(t, method, params,
-			   &(struct change_words){.subject = a->operand ? a->operand : "default", .done = "set"});
+	rc = client_once(t, CLIENT_ADMIN, "set", params, &result);
+	if (rc != EXIT_DONE)
+		return rc;
+	if (t->json) {
+		tool_print_json(result);
+		return EXIT_DONE;
+	}
+	tell_many(result);
+	json_decref(result);
+	return EXIT_DONE;
 }
 
 int change_set(struct tool *t, const struct arguments *a)
 {
-	return change_placed(t, a, "set");
+	json_t *params = tool_object();
+	int rc = add_placed(t, a, params);
+
+	if (rc == EXIT_DONE && (a->n_operands > 1 || strcmp(a->operand, "-") == 0))
+		return set_many(t, a, params);
+	if (rc == EXIT_DONE)
+		rc = change_string(t, params, "partition", a->operand);
+	if (rc != EXIT_DONE) {
+		json_decref(params);
+		return rc;
+	}
+	return change_call(t, "set", params, &(struct change_words){.subject = a->operand, .done = "set"});
 }
+
 int change_default_set(struct tool *t, const struct arguments *a)
 {
-	return change_placed(t, a, "default.set");
+	json_t *params = tool_object();
+	int rc = add_placed(t, a, params);
+
+	if (rc != EXIT_DONE) {
+		json_decref(params);
+		return rc;
+	}
+	return change_call(t, "default.set", params, &(struct change_words){.subject = "default", .done = "set"});
 }
 
 int change_default_unset(struct tool *t, const struct arguments *a)

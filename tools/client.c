@@ -18,7 +18,6 @@
 #include "instance.h"
 #include "text.h"
 
-#define REQUEST_MAX 65536u
 #define ANSWER_MAX (1u << 30)
 
 void client_init(struct client *c, enum client_socket which)
@@ -279,10 +278,9 @@ enum call_result client_call(const struct tool *t, struct client *c, const struc
 	enum call_result rc;
 	json_t *line = NULL;
 
-	if (len > REQUEST_MAX) {
+	if (len > CLIENT_REQUEST_MAX) {
 		free(request);
-		*answer = json_pack("{s:s,s:{s:s}}", "message", "the request is longer than 64 KiB: shorten its values",
-				    "data", "code", "invalid");
+		*answer = json_pack("{s:s,s:{s:s}}", "message", CLIENT_TOO_LONG, "data", "code", "invalid");
 		return CALL_REFUSED;
 	}
 	rc = send_all(c, request, len, r->pass_fd);

@@ -9,6 +9,10 @@
 #include "tool.h"
 
 #define CLIENT_ANSWER_MS 5000
+#define CLIENT_REQUEST_MAX 65536u /* bytes of a request (FRAME_MAX of the daemon) and its newline */
+#define CLIENT_TOO_LONG \
+	"the request is longer than 64 KiB: give less at once; a document (`berth load`) takes any number of " \
+	"partitions"
 /* Changes wait in the daemon while it applies a document, and a document takes its time: as long as the daemon beats.
  */
 #define CLIENT_PATIENCE_MS 5000

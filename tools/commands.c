@@ -101,13 +101,18 @@ const struct command commands[] = {
 	},
 	{
 		.name = "set",
-		.operand = "P",
+		.operand = "P...",
 		.required = PLACEMENT,
 		.optional = DETAILS | OPT(FORCE),
-		.help = "Place a partition, or change its placement without a migration.",
+		.help = "Place partitions, or change their placement without a migration.",
 		.more = "Another cluster than the present one needs --force: no writes are held back and nothing is "
-			"waited for.",
-		.example = "berth set acme --mode shared-index --cluster c1 --index shared --inject _tenant=@partition",
+			"waited for. Several partitions are placed alike by one request: all, or none when one is "
+			"refused. With `-` as the only partition their names are read from standard input, one a line. "
+			"A request has room for about 3000 names; `berth load` takes any number. With --json: epoch "
+			"and changed; of several, or `-`, the highest epoch taken, and how many are changed and "
+			"unchanged.",
+		.example = "berth set acme globex --mode shared-index --cluster c1 --index shared --inject "
+			   "_tenant=@partition",
 		.run = change_set,
 	},
 	{

@@ -53,13 +53,15 @@ struct arguments {
 	const char *value[N_OPTIONS];
 	const char **inject; /* every --inject in the order given */
 	size_t n_inject;
-	const char *operand; /* NULL: none given */
-	const char *second;  /* operand; NULL: none given */
+	const char *operand;   /* NULL: none given */
+	const char *second;    /* operand; NULL: none given */
+	const char **operands; /* all of them */
+	size_t n_operands;
 };
 
 struct command {
 	const char *name;    /* one or two words */
-	const char *operand; /* placeholder; "[P]" when it may be left out; NULL: takes none */
+	const char *operand; /* placeholder; "[P]" when it may be left out, "P..." of many; NULL: takes none */
 	const char *second;  /* of a second operand, which may be left out; NULL: takes none */
 	unsigned required, optional;
 	const char *help;    /* a sentence */
@@ -71,8 +73,8 @@ struct command {
 extern const struct command commands[]; /* ended by a NULL name */
 
 /* arguments.c. EXIT_DONE with *command set (NULL: help or version of the whole was asked for), or EXIT_USAGE with the
- * message printed. `injects`: room for argc pointers. */
-int arguments_parse(int argc, char **argv, const char **injects, struct tool *, struct arguments *,
+ * message printed. room: for 2 * argc pointers, which *arguments points into. */
+int arguments_parse(int argc, char **argv, const char **room, struct tool *, struct arguments *,
 		    const struct command **);
 /* A value as a number. EXIT_DONE or EXIT_USAGE with the message printed; *out stays as it is when not given. */
 int arguments_number(const struct arguments *, enum option, uint64_t least, uint64_t most, uint64_t *out);

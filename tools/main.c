@@ -21,15 +21,15 @@ static void on_bus_error(int signal_number)
 
 int main(int argc, char **argv)
 {
-	const char **injects = calloc((size_t)argc + 1, sizeof(*injects));
+	const char **room = calloc(2 * (size_t)argc + 1, sizeof(*room));
 	struct tool t = {.dir_fd = -1, .tables_fd = -1};
 	struct arguments a;
 	const struct command *command;
 
-	if (!injects)
+	if (!room)
 		tool_no_memory();
 	signal(SIGBUS, on_bus_error);
-	int code = arguments_parse(argc, argv, injects, &t, &a, &command);
+	int code = arguments_parse(argc, argv, room, &t, &a, &command);
 	if (code == EXIT_DONE && a.given & OPT(VERSION)) {
 		printf("berth %s\n", BERTH_VERSION);
 		code = tool_finish(&t, code);
@@ -45,6 +45,6 @@ int main(int argc, char **argv)
 		code = tool_finish(&t, command->run(&t, &a));
 	}
 	instance_close(&t);
-	free(injects);
+	free(room);
 	return code;
 }

@@ -9,8 +9,9 @@
  * P3 An entry's key and hash are written while its word is empty, or a tombstone that has aged a grace period
  *    (aged_epoch), or its own key's: no reader compares them meanwhile.
  * P4 table_publish cannot fail: slot and records were made by table_reserve.
- * P5 While a generation is being built beside the one in use, each change goes to both; the one in use first, it
+ * P5 While a generation is being filled beside the one in use, each change goes to both; the one in use first, it
  *    decides. A key that the copy has not reached yet is put into the new one whole, and the copy passes over it.
+ *    Before that, while it only gets its memory, nothing goes there: the copy will find it.
  * Model: tests/model/entry.pml, tests/model/generation.pml. */
 #include "table_internal.h"
 
@@ -220,8 +221,10 @@ static uint64_t key_hash(const struct table *t, const struct table_change *c)
 	return c->key ? hash_key(t->secret, c->key, c->len) : 0;
 }
 
-/* False: no room; nothing is held. which: 0 the generation in use, 1 the one being built. */
-static bool reserve_in(struct table *t, struct generation *g, unsigned which, struct table_change *c)
+/* like: reserved before it, NULL: none; a placement of the same address needs no search.
+ * False: no room; nothing is held. which: 0 the generation in use, 1 the one being built. */
+static bool reserve_in(struct table *t, struct generation *g, unsigned which, struct table_change *c,
+		       const struct table_change *like)
 {
 	const struct state *s = &c->after;
 	uint32_t *det = c->priv.det[which];
@@ -240,7 +243,9 @@ static bool reserve_in(struct table *t, struct generation *g, unsigned which, st
 		if (c->priv.slot[which] == SLOT_NONE)
 			return false;
 	}
-	if (s->at && (det[0] = records_intern(g, s->at)) == 0)
+	if (s->at && like && like->after.at == s->at)
+		det[0] = records_share(g, like->priv.det[which][0]);
+	else if (s->at && (det[0] = records_intern(g, s->at)) == 0)
 		return false;
 	if (s->to && (det[1] = records_intern(g, s->to)) == 0) {
 		release_detail(t, g, det[0]);
@@ -277,33 +282,72 @@ static bool too_full(const struct table *t, const struct table_change *c)
 	uint64_t word;
 
 	return c->key && c->after.at &&
-	       index_find(&t->now->map, c->key, c->len, hash_key(t->secret, c->key, c->len), true, &e, &word) != 1 &&
 	       atomic_load_explicit(&h->n_live, memory_order_relaxed) +
 			       atomic_load_explicit(&h->n_tombstones, memory_order_relaxed) + 1 >
-		       GROW_MUST(t->now->map.capacity);
+		       GROW_MUST(t->now->map.capacity) &&
+	       index_find(&t->now->map, c->key, c->len, key_hash(t, c), true, &e, &word) != 1;
+}
+
+/* In both generations. False: no room; nothing is held. */
+static bool reserve_one(struct table *t, struct table_change *c, const struct table_change *like)
+{
+	bool in_now = !too_full(t, c) && reserve_in(t, t->now, 0, c, like);
+
+	c->priv.slot[1] = SLOT_NONE;
+	c->priv.det[1][0] = c->priv.det[1][1] = 0;
+	if (in_now && (!gen_beside(t) || reserve_in(t, gen_beside(t), 1, c, like))) {
+		t->n_reserved++;
+		return true;
+	}
+	if (in_now)
+		cancel_in(t, t->now, 0, c);
+	return false;
+}
+
+/* What they may take up at most, all keys being new; neighbours may share a placement. */
+static struct table_room room_for(const struct table_change *c, size_t n)
+{
+	struct table_room room = {.partitions = n, .record_bytes = 2 * SHM_RECORD_MAX};
+
+	for (size_t i = 0; i < n; i++) {
+		if (c[i].key && c[i].len > SHM_KEY_INLINE)
+			room.record_bytes += table_record_bytes(key_record_size(c[i].len));
+		if (i && c[i].after.at && c[i].after.at != c[i - 1].after.at)
+			room.record_bytes += table_record_bytes(c[i].after.at->size);
+		if (i && c[i].after.to && c[i].after.to != c[i - 1].after.to)
+			room.record_bytes += table_record_bytes(c[i].after.to->size);
+	}
+	return room;
+}
+
+enum refusal_code table_reserve_all(struct table *t, struct table_change *changes, size_t n, struct refusal *r)
+{
+	grow_press(t, n);
+	for (unsigned attempt = 0;; attempt++) {
+		struct table_room room;
+		size_t i = 0;
+
+		while (i < n && reserve_one(t, &changes[i], i ? &changes[i - 1] : NULL))
+			i++;
+		if (i == n)
+			return R_DONE;
+		while (i)
+			table_cancel(t, &changes[--i]);
+		/* Twice: a growth that was under way already is not as large as it should be. */
+		if (attempt == 2 || t->n_reserved)
+			return refuse(r, R_FULL,
+				      "no room for %zu change%s in the table (%u entries, %llu bytes): give its file "
+				      "system more room",
+				      n, n == 1 ? "" : "s", t->now->map.capacity, (unsigned long long)t->now->limit);
+		room = room_for(changes, n);
+		if (grow_now(t, &room, r) != R_DONE)
+			return R_FULL;
+	}
 }
 
 enum refusal_code table_reserve(struct table *t, struct table_change *c, struct refusal *r)
 {
-	for (unsigned attempt = 0;; attempt++) {
-		bool in_now = !too_full(t, c) && reserve_in(t, t->now, 0, c);
-
-		c->priv.slot[1] = SLOT_NONE;
-		c->priv.det[1][0] = c->priv.det[1][1] = 0;
-		if (in_now && (!t->next || reserve_in(t, t->next, 1, c))) {
-			t->n_reserved++;
-			return R_DONE;
-		}
-		if (in_now)
-			cancel_in(t, t->now, 0, c);
-		if (attempt || t->n_reserved)
-			return refuse(r, R_FULL,
-				      "no room for this change in the table (%u entries, %llu bytes): give its file "
-				      "system more room",
-				      t->now->map.capacity, (unsigned long long)t->now->limit);
-		if (grow_now(t, &(struct table_room){.partitions = 1, .record_bytes = 2 * SHM_RECORD_MAX}, r) != R_DONE)
-			return R_FULL;
-	}
+	return table_reserve_all(t, c, 1, r);
 }
 
 void table_publish(struct table *t, struct table_change *c)
@@ -312,8 +356,8 @@ void table_publish(struct table *t, struct table_change *c)
 
 	cell_store(t, t->now, c->priv.slot[0], dflt, &c->after, c->priv.det[0][0], c->priv.det[0][1], c->document,
 		   true);
-	if (t->next && (dflt || c->priv.slot[1] != SLOT_NONE)) /* P5 */
-		cell_store(t, t->next, c->priv.slot[1], dflt, &c->after, c->priv.det[1][0], c->priv.det[1][1],
+	if (gen_beside(t) && (dflt || c->priv.slot[1] != SLOT_NONE)) /* P5 */
+		cell_store(t, gen_beside(t), c->priv.slot[1], dflt, &c->after, c->priv.det[1][0], c->priv.det[1][1],
 			   c->document, false);
 	t->n_reserved--;
 }
@@ -321,8 +365,8 @@ void table_publish(struct table *t, struct table_change *c)
 void table_cancel(struct table *t, struct table_change *c)
 {
 	cancel_in(t, t->now, 0, c);
-	if (t->next)
-		cancel_in(t, t->next, 1, c);
+	if (gen_beside(t))
+		cancel_in(t, gen_beside(t), 1, c);
 	t->n_reserved--;
 }
 
@@ -385,7 +429,7 @@ enum refusal_code table_cluster_reserve(struct table *t, struct table_cluster_ch
 		bool in_now = cluster_reserve_in(t->now, c, &c->priv[0]);
 
 		c->priv[1] = 0;
-		if (in_now && (!t->next || cluster_reserve_in(t->next, c, &c->priv[1]))) {
+		if (in_now && (!gen_beside(t) || cluster_reserve_in(gen_beside(t), c, &c->priv[1]))) {
 			t->n_reserved++;
 			return R_DONE;
 		}
@@ -424,8 +468,8 @@ void table_cluster_publish(struct table *t, struct table_cluster_change *c)
 	if (c->id)
 		json_object_set_new(t->cluster_numbers, c->id, json_integer((json_int_t)c->number));
 	cluster_publish_in(t, t->now, c->number, c->priv[0]);
-	if (t->next)
-		cluster_publish_in(t, t->next, c->number, c->priv[1]);
+	if (gen_beside(t))
+		cluster_publish_in(t, gen_beside(t), c->number, c->priv[1]);
 	t->n_reserved--;
 }
 
@@ -434,6 +478,6 @@ void table_cluster_cancel(struct table *t, struct table_cluster_change *c)
 	if (c->priv[0])
 		records_free(t->now, c->priv[0]);
 	if (c->priv[1])
-		records_free(t->next, c->priv[1]);
+		records_free(gen_beside(t), c->priv[1]);
 	t->n_reserved--;
 }

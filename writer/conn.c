@@ -209,7 +209,10 @@ static size_t conn_eat(struct conn *c, const char *data, size_t n)
 		if (len > FRAME_MAX) {
 			struct refusal r = {.code = R_DONE};
 
-			refuse(&r, R_PARSE, "the line is longer than %u bytes", FRAME_MAX);
+			refuse(&r, R_PARSE,
+			       "the line is longer than %u bytes: send less at once; `load` takes any number of "
+			       "partitions",
+			       FRAME_MAX);
 			rpc_refuse(&c->out, NULL, &r);
 			c->closing = true; /* where the next request begins is anybody's guess */
 			return n;

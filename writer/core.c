@@ -15,13 +15,6 @@
 
 /* ---- the placement of a request --------------------------------------------------------------------------------- */
 
-/* Cluster names for placement_from_json that let an unknown cluster pass, for machine_step to refuse in its turn. */
-struct asking {
-	struct cluster_names names;
-	bool unknown;
-	char id[SHM_CLUSTER_ID_MAX + 1];
-};
-
 static const char *asking_id(void *arg, unsigned number)
 {
 	const struct asking *a = arg;
@@ -68,8 +61,8 @@ static json_t *merge(const struct shm_detail *present, const struct cluster_name
 	return whole;
 }
 
-static enum refusal_code take_placement(enum operation op, const struct state *now, const json_t *given,
-					struct asking *asking, union detail_buffer *out, struct refusal *r)
+enum refusal_code core_take_placement(enum operation op, const struct state *now, const json_t *given,
+				      struct asking *asking, union detail_buffer *out, struct refusal *r)
 {
 	struct cluster_names names = {.number = asking_number, .id = asking_id, .arg = asking};
 	enum refusal_code code;
@@ -106,61 +99,70 @@ static void fill_hand(struct core *c, const struct step *step, const struct stat
 	hand_who(h, who);
 	if (step->key)
 		memcpy(h->key, step->key, step->key_len);
-	h->change.key = step->key ? h->key : NULL;
-	h->change.len = step->key_len;
-	h->change.document = document;
-	h->change.after = *after;
-	h->change.after.at = keep(c->hand_at, after->at);
-	h->change.after.to = keep(c->hand_to, after->to);
+	h->one.key = step->key ? h->key : NULL;
+	h->one.len = step->key_len;
+	h->one.document = document;
+	h->one.after = *after;
+	h->one.after.at = keep(c->hand_at, after->at);
+	h->one.after.to = keep(c->hand_to, after->to);
+	h->changes = &h->one;
+	h->n_changes = 1;
 }
 
-/* All that the publication will need, and the epoch. On refusal nothing is held. */
+/* An epoch for each, in their order. */
+static enum refusal_code take_epochs(struct core *c, struct refusal *r)
+{
+	struct hand *h = &c->hand;
+
+	for (size_t i = 0; i < h->n_changes; i++) {
+		h->changes[i].after.epoch = table_take_epoch(c->table);
+		if (h->changes[i].after.epoch == 0)
+			return refuse(r, R_EPOCHS_EXHAUSTED,
+				      "all %llu epochs are used up: move the partitions to a new instance",
+				      (unsigned long long)SHM_EPOCH_MAX);
+	}
+	return R_DONE;
+}
+
+/* All that the publication will need, and the epochs. On refusal nothing of the table is held. */
 static enum refusal_code reserve_hand(struct core *c, struct refusal *r)
 {
 	struct hand *h = &c->hand;
 	enum refusal_code code;
 
-	if (h->op == OP_BEGIN && !(h->beginning = migrations_reserve(&c->migrations, h->key, h->change.len)))
+	if (h->op == OP_BEGIN && !(h->beginning = migrations_reserve(&c->migrations, h->key, h->one.len)))
 		return refuse(r, R_FULL, "out of memory: retry");
-	code = table_reserve(c->table, &h->change, r);
+	code = table_reserve_all(c->table, h->changes, h->n_changes, r);
 	if (code != R_DONE)
-		goto fail;
-	h->change.after.epoch = table_take_epoch(c->table);
-	if (h->change.after.epoch == 0) {
-		table_cancel(c->table, &h->change);
-		code = refuse(r, R_EPOCHS_EXHAUSTED,
-			      "all %llu epochs are used up: move the partitions to a new instance",
-			      (unsigned long long)SHM_EPOCH_MAX);
-		goto fail;
-	}
+		return code;
 	h->kind = HAND_PLACEMENT;
-	return R_DONE;
-fail:
-	free(h->beginning);
-	h->beginning = NULL;
+	code = take_epochs(c, r);
+	if (code != R_DONE)
+		hand_cancel(c);
 	return code;
 }
 
-/* What the machine allowed, through store and table. after's pointers are dead once memory is reserved. */
-static enum refusal_code perform(struct core *c, const struct step *step, const struct state *after, uint64_t document,
-				 const char *who, struct core_result *result, struct refusal *r)
+enum refusal_code core_perform(struct core *c, struct core_result *result, struct refusal *r)
 {
 	struct cluster_names names = table_names(c->table);
-	enum refusal_code code;
+	const struct state *after = &c->hand.changes[0].after; /* the others' are equal */
+	enum refusal_code code = R_DONE;
 	char *state = NULL;
 
-	fill_hand(c, step, after, document, who);
 	if (after->at) {
-		json_t *json = state_to_json(&c->hand.change.after, &names);
+		json_t *json = state_to_json(after, &names);
 
 		state = json ? json_dumps(json, JSON_COMPACT) : NULL;
 		json_decref(json);
 		if (!state)
-			return refuse(r, R_FULL, "out of memory: retry");
+			code = refuse(r, R_FULL, "out of memory: retry");
 	}
-	code = reserve_hand(c, r);
+	if (code == R_DONE)
+		code = reserve_hand(c, r);
 	if (code == R_DONE)
 		code = hand_commit(c, state, result, r);
+	else
+		hand_drop(&c->hand);
 	free(state);
 	return code;
 }
@@ -193,7 +195,7 @@ enum refusal_code core_apply(struct core *c, enum operation op, const char *key,
 		now = (struct state){0};
 	}
 	if (places && !(op == OP_BEGIN && !now.at)) {
-		code = take_placement(op, &now, placement, &asking, &wanted, r);
+		code = core_take_placement(op, &now, placement, &asking, &wanted, r);
 		if (code != R_DONE)
 			return code;
 		step.placement = &wanted.detail;
@@ -211,7 +213,8 @@ enum refusal_code core_apply(struct core *c, enum operation op, const char *key,
 		result->epoch = now.epoch;
 		return R_DONE;
 	}
-	return perform(c, &step, &after, document, who, result, r);
+	fill_hand(c, &step, &after, document, who); /* after's pointers are dead once memory is reserved */
+	return core_perform(c, result, r);
 }
 
 /* ---- looking ---------------------------------------------------------------------------------------------------- */

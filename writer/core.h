@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * The placement service without its sockets: the state machine over table and store. Every change goes
- *   check -> reserve -> take an epoch -> commit -> publish -> tell listeners.
+ *   check -> reserve -> take an epoch -> commit -> publish -> tell listeners
+ * and so does a batch of them, each step for all before the next.
  * Control thread only; no event loop inside: whoever calls gives it time (core_step) and a clock. */
 #ifndef BERTH_WRITER_CORE_H
 #define BERTH_WRITER_CORE_H
@@ -35,6 +36,11 @@ struct core_result {
 	uint64_t epoch; /* of the change; of the present state when unchanged */
 	bool changed;
 	uint64_t blackout_ms; /* of `complete` and `abort` in cutover: how long writes were held back */
+};
+
+struct core_many {
+	uint64_t epoch; /* the highest that was taken; of the present states when all are unchanged */
+	uint64_t changed, unchanged;
 };
 
 struct migration { /* one under way, as `berth migrate status` shows it */
@@ -75,6 +81,9 @@ void core_set_pins(struct core *, const struct core_pins *);
  * remove, cutover, complete, abort, and for OP_DEFAULT: none. key NULL for OP_DEFAULT. who: for the history. */
 enum refusal_code core_apply(struct core *, enum operation, const char *key, size_t len, const json_t *placement,
 			     bool force, const char *who, struct core_result *, struct refusal *);
+/* OP_SET of many, all or nothing: what refuses one refuses all, its path begins with `$.partitions[i]`. ids: an array. */
+enum refusal_code core_set_many(struct core *, const json_t *ids, const json_t *placement, bool force, const char *who,
+				struct core_many *, struct refusal *);
 /* endpoint NULL: stays as it is, "" for a new one. */
 enum refusal_code core_cluster_set(struct core *, const char *id, size_t id_len, const char *endpoint,
 				   size_t endpoint_len, const char *who, struct core_result *, struct refusal *);

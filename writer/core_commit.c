@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
- * The way of one change through the store into the table: commit, publish, tell; and what happens when the store cannot
- * say whether it has kept it. Called by the other core files with the change in c->hand, its memory reserved, so that
- * nothing here can fail between the commit and the publication.
+ * The way of one change, or of a batch in one transaction, through the store into the table: commit, publish, tell; and
+ * what happens when the store cannot say whether it has kept it. Called by the other core files with the change in
+ * c->hand, its memory reserved, so that nothing here can fail between the commit and the publication.
  *
  *   reserved -> commit -> OK       -> published, told, hand empty
  *                      -> FAILED   -> cancelled, hand empty; the epoch is burnt
@@ -39,28 +39,32 @@ enum refusal_code core_failed(struct core *c, enum store_result result, struct r
 	return said.code != R_DONE ? said.code : refuse(r, R_BACKEND, "the store failed and did not say why: retry");
 }
 
-static enum store_result put_placement(struct core *c, const char *state, struct refusal *r)
+static enum store_result put_placements(struct core *c, const char *state, struct refusal *r)
 {
 	const struct hand *h = &c->hand;
-	const struct table_change *change = &h->change;
-	struct store_partition row = {.key = h->key,
-				      .key_len = change->key ? change->len : 0,
-				      .epoch = change->after.epoch,
-				      .state = state,
-				      .document = change->document};
+	struct store_partition row = {.state = state};
 	struct store_event event = {.at_ms = (int64_t)seg_clock_ms(CLOCK_REALTIME),
-				    .epoch = change->after.epoch,
 				    .who = h->who,
 				    .what = operation_name(h->op),
-				    .key = change->key,
-				    .key_len = change->len,
 				    .detail = state,
 				    .forced = h->forced};
-	enum store_result result = c->ops->put_partition(c->store, &row, r);
+	/* Its highest epoch is that of the last one. */
+	enum store_result result = core_put_number(c, "epoch", h->changes[h->n_changes - 1].after.epoch, r);
 
-	if (result == STORE_OK)
-		result = core_put_number(c, "epoch", change->after.epoch, r);
-	return result == STORE_OK ? c->ops->put_event(c->store, &event, r) : result;
+	for (size_t i = 0; i < h->n_changes && result == STORE_OK; i++) {
+		const struct table_change *change = &h->changes[i];
+
+		row.key = change->key ? change->key : "";
+		row.key_len = change->len;
+		row.epoch = event.epoch = change->after.epoch;
+		row.document = change->document;
+		event.key = change->key;
+		event.key_len = change->len;
+		result = c->ops->put_partition(c->store, &row, r);
+		if (result == STORE_OK)
+			result = c->ops->put_event(c->store, &event, r);
+	}
+	return result;
 }
 
 static const char *cluster_what(const struct hand *h)
@@ -94,7 +98,7 @@ static enum store_result write_hand(struct core *c, const char *state, struct re
 	if (result != STORE_OK)
 		return result;
 	if (c->hand.kind == HAND_PLACEMENT)
-		result = put_placement(c, state, r);
+		result = put_placements(c, state, r);
 	else if (c->hand.kind == HAND_CLUSTER)
 		result = put_cluster(c, r);
 	else
@@ -141,9 +145,9 @@ static void follow_migration(struct core *c, struct core_result *result)
 	}
 	if (h->op != OP_CUTOVER && h->op != OP_COMPLETE && h->op != OP_ABORT)
 		return;
-	item = migrations_find(&c->migrations, h->change.key, h->change.len);
+	item = migrations_find(&c->migrations, h->one.key, h->one.len);
 	if (h->op == OP_CUTOVER) {
-		migrations_hold(&c->migrations, item, h->change.after.epoch, core_now(c));
+		migrations_hold(&c->migrations, item, h->one.after.epoch, core_now(c));
 		core_publish_cutovers(c);
 		return;
 	}
@@ -155,48 +159,78 @@ static void follow_migration(struct core *c, struct core_result *result)
 	migrations_end(&c->migrations, item);
 }
 
-static void publish_hand(struct core *c, struct core_result *result)
+static void publish_placements(struct core *c, struct core_result *result)
 {
 	struct hand *h = &c->hand;
-	struct core_event event = {.who = h->who, .forced = h->forced};
+	struct core_event event = {.what = operation_name(h->op), .who = h->who, .forced = h->forced};
 
-	if (h->kind == HAND_PLACEMENT) {
-		table_publish(c->table, &h->change);
-		follow_migration(c, result);
-		event.what = operation_name(h->op);
-		event.key = h->change.key;
-		event.key_len = h->change.len;
-		event.epoch = result->epoch = h->change.after.epoch;
-		event.after = &h->change.after;
-	} else if (h->kind == HAND_CLUSTER) {
-		if (h->cluster.id)
-			core_open_pins(c, h->cluster.number);
-		table_cluster_publish(c->table, &h->cluster);
-		event.what = cluster_what(h);
-		event.key = h->cluster_id;
-		event.key_len = strlen(h->cluster_id);
-	}
-	if (h->kind != HAND_METAS) {
-		result->changed = true;
-		c->changes++;
+	for (size_t i = 0; i < h->n_changes; i++)
+		table_publish(c->table, &h->changes[i]);
+	follow_migration(c, result);
+	c->changes += h->n_changes;
+	for (size_t i = 0; i < h->n_changes; i++) {
+		const struct table_change *change = &h->changes[i];
+
+		event.key = change->key;
+		event.key_len = change->len;
+		event.epoch = result->epoch = change->after.epoch;
+		event.after = &change->after;
 		core_tell(c, &event);
 	}
-	h->kind = HAND_EMPTY;
+	result->changed = true;
 }
 
-static void cancel_hand(struct core *c)
+static void publish_cluster(struct core *c, struct core_result *result)
+{
+	const struct hand *h = &c->hand;
+	const struct core_event event = {.what = cluster_what(h),
+					 .key = h->cluster_id,
+					 .key_len = strlen(h->cluster_id),
+					 .who = h->who,
+					 .forced = h->forced};
+
+	if (h->cluster.id)
+		core_open_pins(c, h->cluster.number);
+	table_cluster_publish(c->table, &c->hand.cluster);
+	c->changes++;
+	core_tell(c, &event);
+	result->changed = true;
+}
+
+static void publish_hand(struct core *c, struct core_result *result)
+{
+	if (c->hand.kind == HAND_PLACEMENT)
+		publish_placements(c, result);
+	else if (c->hand.kind == HAND_CLUSTER)
+		publish_cluster(c, result);
+	hand_drop(&c->hand);
+}
+
+void hand_cancel(struct core *c)
 {
 	struct hand *h = &c->hand;
 
 	if (h->kind == HAND_PLACEMENT) {
-		table_cancel(c->table, &h->change);
-		free(h->beginning);
-		h->beginning = NULL;
+		for (size_t i = 0; i < h->n_changes; i++)
+			table_cancel(c->table, &h->changes[i]);
 	} else if (h->kind == HAND_CLUSTER) {
 		table_cluster_cancel(c->table, &h->cluster);
 		if (!h->cluster.id)
 			core_open_pins(c, h->cluster.number);
 	}
+	hand_drop(h);
+}
+
+void hand_drop(struct hand *h)
+{
+	free(h->beginning);
+	h->beginning = NULL;
+	if (h->changes != &h->one)
+		free(h->changes);
+	h->changes = NULL;
+	h->n_changes = 0;
+	json_decref(h->ids);
+	h->ids = NULL;
 	h->kind = HAND_EMPTY;
 }
 
@@ -218,7 +252,7 @@ enum refusal_code hand_commit(struct core *c, const char *state, struct core_res
 	}
 	code = core_failed(c, written, r);
 	if (!c->unknown)
-		cancel_hand(c);
+		hand_cancel(c);
 	return code;
 }
 
@@ -243,7 +277,7 @@ enum refusal_code core_settle(struct core *c, struct refusal *r)
 	else if (committed)
 		publish_hand(c, &nobody);
 	else
-		cancel_hand(c);
+		hand_cancel(c);
 	return R_DONE;
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * What the core's files share: core.c (one change, looking, upkeep), core_commit.c (store, publication, commits of
- * unknown fate), core_clusters.c, core_start.c (opening), core_rebuild.c (from the last generation), core_load.c and
+ * What the core's files share: core.c (one change, looking, upkeep), core_batch.c (many placed at once), core_commit.c
+ * (store, publication, commits of unknown fate), core_clusters.c, core_start.c (opening), core_rebuild.c (from the last generation), core_load.c and
  * core_load_apply.c (documents), core_drain.c (what stands against a cutover). Control thread only. */
 #ifndef BERTH_WRITER_CORE_INTERNAL_H
 #define BERTH_WRITER_CORE_INTERNAL_H
@@ -17,14 +17,20 @@ struct listener {
 	void *arg;
 };
 
-/* The one change that is between its reserve and its publication. Everything that its publication needs is copied in
- * here before the commit, so that a commit of unknown fate can be adopted later, and adopting cannot fail. */
+/* The one change, or batch of them, that is between its reserve and its publication. Everything that its publication
+ * needs is held here before the commit, so that a commit of unknown fate can be adopted later, and adopting cannot
+ * fail. */
 enum hand_kind { HAND_EMPTY, HAND_PLACEMENT, HAND_CLUSTER, HAND_METAS };
 struct hand {
 	enum hand_kind kind;
 	enum operation op;
 	bool forced;
-	struct table_change change; /* its pointers point into this struct, and to hand_at and hand_to */
+	/* Of HAND_PLACEMENT: &one, or the allocated ones of a batch. Their states are equal but for the epoch, their
+	 * pointers point to `key`, into ids, and to hand_at and hand_to. */
+	struct table_change *changes;
+	size_t n_changes;
+	struct table_change one;
+	json_t *ids; /* of a batch; a reference */
 	struct table_cluster_change cluster;
 	struct migration_item *beginning; /* of OP_BEGIN, until it is in the list */
 	char key[SHM_KEY_MAX + 1], who[256];
@@ -62,6 +68,18 @@ static inline uint64_t core_now(const struct core *c)
 
 /* ---- core.c ---- */
 void core_tell(struct core *, const struct core_event *);
+/* Cluster names for placement_from_json that let an unknown cluster pass, for machine_step to refuse in its turn. */
+struct asking {
+	struct cluster_names names;
+	bool unknown;
+	char id[SHM_CLUSTER_ID_MAX + 1];
+};
+/* The placement of a request; `now` is what OP_BEGIN takes the rest from. */
+enum refusal_code core_take_placement(enum operation, const struct state *now, const json_t *given, struct asking *,
+				      union detail_buffer *out, struct refusal *);
+/* What the machine allowed, through store and table. The hand is filled but for kind and epochs; it is empty afterwards,
+ * unless the commit's fate is unknown. */
+enum refusal_code core_perform(struct core *, struct core_result *, struct refusal *);
 
 /* ---- core_commit.c ---- */
 /* May anything be changed now? Settles what is unknown first. R_DONE, R_BUSY, R_BACKEND. */
@@ -75,6 +93,10 @@ enum refusal_code core_failed(struct core *, enum store_result, struct refusal *
  * cancelled and empty, unless its fate is unknown. state: JSON of the placement's state; NULL: none. */
 enum refusal_code hand_commit(struct core *, const char *state, struct core_result *, struct refusal *);
 void hand_who(struct hand *, const char *who);
+/* Gives its memory in the table back; it is empty then. */
+void hand_cancel(struct core *);
+/* Empties it, when nothing in the table is reserved for it (any more). */
+void hand_drop(struct hand *);
 /* A barrier after the words of all cutovers that are not published yet; they stay so when it fails. */
 void core_publish_cutovers(struct core *);
 

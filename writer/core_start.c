@@ -324,8 +324,7 @@ void core_close(struct core **core)
 	while (core_load_orphan_step(c, UINT32_MAX)) /* what is committed is published, for stores that keep nothing */
 		;
 	core_load_free(&c->load);
-	if (c->hand.kind == HAND_PLACEMENT)
-		free(c->hand.beginning);
+	hand_drop(&c->hand);
 	drain_close(&c->drainer);
 	migrations_free(&c->migrations);
 	table_close(&c->table);

@@ -40,8 +40,8 @@ static uint64_t round_up(uint64_t n, uint64_t to)
 
 uint32_t capacity_for(uint64_t n)
 {
-	/* 0.65 full: 64 + 8 + 1 bytes an entry make 112 bytes a partition. */
-	uint64_t capacity = n * 20 / 13 + 64;
+	/* 2/3 full: 64 + 8 + 1 bytes an entry make 110 bytes a partition. */
+	uint64_t capacity = n * 3 / 2 + 64;
 
 	return capacity > UINT32_MAX - 2 * SHM_PROBE_MAX ? UINT32_MAX - 2 * SHM_PROBE_MAX : (uint32_t)capacity;
 }
@@ -162,6 +162,8 @@ enum refusal_code generation_create(struct table *t, uint32_t number, uint32_t c
 	file_modes(t, g->fd);
 	block = instance_file_block(g->fd);
 	g->huge = huge_wanted(t, g->fd);
+	if (g->huge)
+		g->allocated = 0; /* what it has may be on small pages: allocated once more, which costs no memory */
 	/* Address space, not memory: records may come to a kilobyte a partition. Cut by generation_seal. */
 	g->mapped = round_up(SHM_PAGE + (uint64_t)n_clusters * 4 +
 				     n_entries * (sizeof(struct shm_entry) + 8 + 1 + 1024) + (1ull << 30),
@@ -236,7 +238,9 @@ static void generation_free(struct generation **gp, bool unmap)
 void generation_discard(struct table *t, struct generation **gp)
 {
 	if (*gp) { /* while a growth only allocates, nothing but the header was written */
-		take_back(t, BUILDING, (*gp)->fd, (*gp)->allocated, t->growth == GROW_ALLOCATE ? SHM_PAGE : UINT64_MAX);
+		uint64_t has = (*gp)->allocated > (*gp)->recycled ? (*gp)->allocated : (*gp)->recycled;
+
+		take_back(t, BUILDING, (*gp)->fd, has, t->growth == GROW_ALLOCATE ? SHM_PAGE : UINT64_MAX);
 		generation_free(gp, true);
 	}
 }
@@ -353,9 +357,14 @@ bool old_files_step(struct table *t)
 {
 	if (old_files_slice(t, t->reserve_size == 0 && t->growth == GROW_IDLE && t->next == NULL))
 		return true;
-	if (t->reserve_size < t->now->limit && !t->old && t->growth == GROW_IDLE && !t->next &&
-	    reserve_make(t, t->now->limit) != 0 && t->reserve_size >= t->now->records.high + SHM_RECORD_MAX)
-		t->now->limit = t->reserve_size; /* F4: no more is taken into use than a restart has room for */
+	if (t->reserve_size < t->now->limit && !t->old && t->growth == GROW_IDLE && !t->next) {
+		uint64_t to = t->reserve_size + PUNCH_STEP;
+
+		if (reserve_make(t, to < t->now->limit ? to : t->now->limit) == 0)
+			return true;
+		if (t->reserve_size >= t->now->records.high + SHM_RECORD_MAX)
+			t->now->limit = t->reserve_size; /* F4: no more is used than a restart has room for */
+	}
 	return false;
 }
 
@@ -444,7 +453,9 @@ int reserve_make(struct table *t, uint64_t size)
 	if (fd < 0)
 		return -1;
 	file_modes(t, fd);
-	if (file_allocate(fd, t->reserve_size, round_up(size, instance_file_block(fd)), huge_wanted(t, fd)) != 0) {
+	/* Huge pages at a start alone: later they would be a pause. */
+	if (file_allocate(fd, t->reserve_size, round_up(size, instance_file_block(fd)),
+			  t->now == NULL && huge_wanted(t, fd)) != 0) {
 		int e = errno;
 
 		(void)!ftruncate(fd, (off_t)t->reserve_size);

@@ -3,9 +3,9 @@
  * into a new generation, releasing old ones.
  *
  * Growth: allocate (the new file and a reserve of its size, F1 and F4 of generation.c) -> copy slot by slot, while each
- * change goes to both tables (P5 of change.c) -> seal -> flip. It starts early enough (GROW_AT) that slices suffice,
- * and is done at once where it did not (GROW_MUST, a batch). It neither starts nor goes on between a reserve and its
- * publish.
+ * change goes to both tables (P5 of change.c) -> seal -> flip. It starts early enough (GROW_AT) that slices suffice;
+ * where changes come faster they wait for it a little, each (grow_press), and it is done at once where that did not
+ * suffice (GROW_MUST, a batch). It neither starts nor goes on between a reserve and its publish.
  *
  * Grace periods: guarantees in shm/grace.h. One runs whenever something is retired; what is retired while it runs waits
  * for the next. A section that holds memory back only delays what it can see. */
@@ -20,14 +20,17 @@
 #include <time.h>
 #include <unistd.h>
 
-#define COPY_STEP 64u           /* slots between two looks at the clock */
-#define THREAD_LEAST (8u << 20) /* bytes of a file: from here on a thread gets them */
-#define ALLOCATING_MS 1u        /* between looks whether it is through */
-#define RETRY_MS 1000u          /* after a growth or a reserve that found no room */
-#define LOOK_MS 1u              /* between grace periods while something is retired */
-#define RECLAIM_MS 500u         /* at a start, for readers to leave a file that is wanted */
-#define BLOCKED_MS 20u          /* while a section holds it back */
-#define EXPIRE_MS 5000u         /* between looks whether what the departed left is older than the barrier */
+#define COPY_STEP 64u         /* slots between two looks at the clock */
+#define FREE_STEP 64u         /* pieces of memory between two of them */
+#define THREAD_LEAST SEG_HUGE /* bytes of a file: from here on a thread gets them */
+#define ALLOCATING_MS 1u      /* between looks whether it is through */
+#define PRESS_US 10u          /* of a change's time go into a growth that has to hurry, */
+#define PRESS_MAX_US 1000u    /* so much of a request's at most */
+#define RETRY_MS 1000u        /* after a growth or a reserve that found no room */
+#define LOOK_MS 1u            /* between grace periods while something is retired */
+#define RECLAIM_MS 500u       /* at a start, for readers to leave a file that is wanted */
+#define BLOCKED_MS 20u        /* while a section holds it back */
+#define EXPIRE_MS 5000u       /* between looks whether what the departed left is older than the barrier */
 
 /* ---- grace periods ---- */
 
@@ -63,16 +66,20 @@ void retire(struct table *t, struct generation *g, uint32_t off, uint64_t epoch)
 		t->n_retired++;
 }
 
-static void free_passed(struct table *t, struct generation *g)
+static bool passed_left(const struct table *t)
 {
-	uint64_t lowest = registry_lowest(t->registry, g->map.generation);
-	uint64_t now = atomic_load_explicit(&t->root->grace, memory_order_relaxed);
+	return t->now->retired_n && t->now->retired[t->now->retired_head].tag < t->passed;
+}
 
-	while (g->retired_n) {
+/* What was retired before t->passed: until the time is up, the rest is the next slice's. */
+static void free_passed(struct table *t, uint64_t until_ns)
+{
+	struct generation *g = t->now;
+
+	for (unsigned n = 1; passed_left(t); n++) {
 		struct retired *item = &g->retired[g->retired_head];
 
-		if (item->tag >= now ||
-		    item->tag >= lowest) /* a section with number n may see what was unlinked at n */
+		if (n % FREE_STEP == 0 && seg_clock_ns(CLOCK_MONOTONIC) >= until_ns)
 			break;
 		if (item->off)
 			records_free(g, item->off);
@@ -85,10 +92,10 @@ static void free_passed(struct table *t, struct generation *g)
 }
 
 /* True when readers hold something back. */
-static bool grace_period(struct table *t)
+static bool grace_period(struct table *t, uint64_t until_ns)
 {
 	uint64_t grace = atomic_load_explicit(&t->root->grace, memory_order_relaxed);
-	uint64_t newest = 0;
+	uint64_t newest = 0, lowest;
 	bool held = false;
 
 	if (t->now->retired_n)
@@ -103,7 +110,11 @@ static bool grace_period(struct table *t)
 		t->grace_periods++;
 	}
 	registry_look(t->registry);
-	free_passed(t, t->now);
+	/* A section with number n may see what was unlinked at n. What comes later has a higher tag, so this goes on
+	 * being true. */
+	lowest = registry_lowest(t->registry, t->now->map.generation);
+	t->passed = lowest < grace ? lowest : grace;
+	free_passed(t, until_ns);
 	t->held_bytes = 0;
 	for (struct old_file *o = t->old; o; o = o->next) {
 		o->passed = o->passed || (o->tag < grace && o->tag < registry_lowest(t->registry, o->generation));
@@ -111,7 +122,7 @@ static bool grace_period(struct table *t)
 			t->held_bytes += o->size;
 		held = held || !o->passed;
 	}
-	return held || (t->now->retired_n && t->now->retired[t->now->retired_head].tag < grace);
+	return held || (t->now->retired_n && !passed_left(t) && t->now->retired[t->now->retired_head].tag < grace);
 }
 
 void reserve_reclaim(struct table *t)
@@ -206,8 +217,8 @@ static void grow_give_up(struct table *t)
 	reserve_make(t, t->now->limit);
 }
 
-/* 1 done, 0 more to do, -1 no room. A small file, and what came to it while the thread was at work, in steps of a huge
- * page; wait: this call may take as long as it does. */
+/* 1 done, 0 more to do, -1 no room. A small file, and what came to it while the thread was at work, in steps;
+ * wait: this call may take as long as it does. */
 static int grow_allocate(struct table *t, bool wait)
 {
 	uint64_t want = growth_bytes(t), to;
@@ -223,11 +234,12 @@ static int grow_allocate(struct table *t, bool wait)
 		return 0;
 	if (allocated(t, true) != 0)
 		return -1;
+	t->next->huge = false; /* the rest is little, and this thread may not pause as long as a huge page takes */
 	if (t->next->allocated < want)
 		return generation_allocate(t->next, (t->next->allocated / SEG_HUGE + 1) * SEG_HUGE) == 0 ? 0 : -1;
 	if (t->reserving < want) {
 		to = t->reserving + SEG_HUGE;
-		if (file_allocate(t->reserving_fd, t->reserving, to, t->next->huge) != 0)
+		if (file_allocate(t->reserving_fd, t->reserving, to, false) != 0)
 			return -1;
 		t->reserving = to;
 		return 0;
@@ -343,6 +355,11 @@ static uint64_t live(const struct table *t)
 	return atomic_load_explicit(&gen_header(t->now)->n_live, memory_order_relaxed);
 }
 
+static uint64_t taken(const struct table *t)
+{
+	return live(t) + atomic_load_explicit(&gen_header(t->now)->n_tombstones, memory_order_relaxed);
+}
+
 enum refusal_code grow_now(struct table *t, const struct table_room *more, struct refusal *r)
 {
 	uint32_t before = t->now->map.generation;
@@ -364,7 +381,7 @@ enum refusal_code grow_now(struct table *t, const struct table_room *more, struc
 static bool has_room(const struct table *t, const struct table_room *more)
 {
 	const struct generation *g = t->now;
-	uint64_t used = live(t) + atomic_load_explicit(&gen_header(g)->n_tombstones, memory_order_relaxed);
+	uint64_t used = taken(t);
 	uint64_t records = g->limit - (g->records.high ? g->records.high : g->map.records_off);
 
 	return used + more->partitions <= GROW_AT(g->map.capacity) && more->record_bytes <= records &&
@@ -382,26 +399,42 @@ enum refusal_code table_expect(struct table *t, const struct table_room *more, s
 	return rc;
 }
 
+void grow_press(struct table *t, size_t n)
+{
+	uint32_t at = GROW_AT(t->now->map.capacity), must = GROW_MUST(t->now->map.capacity);
+	uint64_t us = n < PRESS_MAX_US / PRESS_US ? n * PRESS_US : PRESS_MAX_US;
+	const struct timespec nap = {.tv_nsec = (long)us * 1000};
+	struct refusal ignored;
+
+	if (t->growth == GROW_IDLE || t->n_reserved || taken(t) < at + (must - at) / 2)
+		return;
+	if (t->allocating && !allocation_done(t->allocating))
+		nanosleep(&nap, NULL);
+	else
+		grow_slice(t, seg_clock_ns(CLOCK_MONOTONIC) + us * 1000u, &ignored);
+}
+
 static bool time_to_grow(const struct table *t)
 {
 	const struct shm_table *h = gen_header(t->now);
-	uint64_t full = atomic_load_explicit(&h->n_live, memory_order_relaxed) +
-			atomic_load_explicit(&h->n_tombstones, memory_order_relaxed);
 
-	return full > GROW_AT(t->now->map.capacity) ||
+	return taken(t) > GROW_AT(t->now->map.capacity) ||
 	       atomic_load_explicit(&h->longest_probe, memory_order_relaxed) > SHM_PROBE_MAX * 3 / 4;
 }
 
 uint64_t table_step(struct table *t, uint64_t budget_us)
 {
 	uint64_t start = seg_clock_ns(CLOCK_MONOTONIC), now_ms = start / 1000000u, wait = UINT64_MAX;
+	uint64_t until_ns = start + budget_us * 1000u;
 	struct refusal ignored;
 
-	if ((t->n_retired || t->old) && now_ms >= t->next_look_ms) {
-		bool held = grace_period(t);
+	if (passed_left(t)) {
+		free_passed(t, until_ns);
+	} else if ((t->n_retired || t->old) && now_ms >= t->next_look_ms) {
+		bool held = grace_period(t, until_ns);
 
 		if (held && registry_bury(t->registry))
-			held = grace_period(t);
+			held = grace_period(t, until_ns);
 		t->next_look_ms = now_ms + (held ? BLOCKED_MS : LOOK_MS);
 	} else {
 		registry_bury(t->registry);
@@ -414,11 +447,13 @@ uint64_t table_step(struct table *t, uint64_t budget_us)
 			t->grow_again_ms = now_ms + RETRY_MS;
 	}
 	if (t->growth != GROW_IDLE && !t->n_reserved) {
-		if (grow_slice(t, start + budget_us * 1000u, &ignored) == 0)
+		if (grow_slice(t, until_ns, &ignored) == 0)
 			return t->allocating ? ALLOCATING_MS : 0;
 	} else if (now_ms >= t->grow_again_ms && old_files_step(t)) {
 		return 0;
 	}
+	if (passed_left(t))
+		return 0;
 	if (t->reserve_size < t->now->limit && now_ms >= t->grow_again_ms)
 		t->grow_again_ms = now_ms + RETRY_MS;
 	wait = registry_next_ms(t->registry, now_ms);

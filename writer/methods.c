@@ -316,9 +316,32 @@ static enum refusal_code apply(struct call *call, enum operation op, int partiti
 	return R_DONE;
 }
 
+static enum refusal_code set_many(struct call *call, const json_t *ids, const json_t *placement, bool force,
+				  struct refusal *r)
+{
+	struct core_many many;
+	enum refusal_code code =
+		core_set_many(call->server->core, ids, placement, force, conn_who(call->conn), &many, r);
+
+	if (code != R_DONE)
+		return code;
+	buffer_format(call->out, "{\"epoch\":%" PRIu64 ",\"changed\":%" PRIu64 ",\"unchanged\":%" PRIu64 "}",
+		      many.epoch, many.changed, many.unchanged);
+	changed(call);
+	return R_DONE;
+}
+
 enum refusal_code method_set(struct call *c, struct refusal *r)
 {
-	return apply(c, OP_SET, 0, 1, 2, r);
+	enum { PARTITION, PLACEMENT, FORCE, PARTITIONS };
+
+	if (!c->args[PARTITION] == !c->args[PARTITIONS])
+		return refuse_at(r, R_INVALID, c->args[PARTITION] ? "$.partitions" : "$.partition",
+				 "`set` has %s: give `partition`, a string, or `partitions`, an array of them",
+				 c->args[PARTITION] ? "both `partition` and `partitions`" : "no `partition`");
+	if (c->args[PARTITIONS])
+		return set_many(c, c->args[PARTITIONS], c->args[PLACEMENT], arg_true(c, FORCE), r);
+	return apply(c, OP_SET, PARTITION, PLACEMENT, FORCE, r);
 }
 enum refusal_code method_remove(struct call *c, struct refusal *r)
 {

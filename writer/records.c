@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * Memory for records inside a generation's file: a jemalloc arena of its own, whose extents come from the records area.
- * Placements are interned: equal ones share a record, counted. Called by the table's files alone.
+ * Called by the table's files alone; placements come through interned.c.
  *
  * jemalloc keeps its own data outside the area (metadata_use_hooks = false) and never touches what it hands out, so an
  * extent costs nothing until a record lies in it: the file is backed by memory (generation_allocate) just before use.
@@ -86,12 +86,8 @@ int records_make(struct generation *g)
 	size_t size = sizeof r->arena;
 	ssize_t never = -1;
 
-	r->interned_mask = 1023;
-	r->interned = calloc(r->interned_mask + 1, sizeof *r->interned);
-	if (!h || !r->interned) {
-		free(h);
+	if (!h)
 		return -1;
-	}
 	h->table = (extent_hooks_t){.alloc = hook_alloc,
 				    .dalloc = hook_keep,
 				    .commit = hook_yes,
@@ -103,6 +99,8 @@ int records_make(struct generation *g)
 	h->start = g->base + g->map.records_off;
 	h->size = g->mapped - g->map.records_off;
 	r->hooks = h;
+	if (interned_make(&r->interned) != 0)
+		return -1;
 	config.extent_hooks = &h->table;
 	if (mallctl("experimental.arenas_create_ext", &r->arena, &size, &config, sizeof config) != 0)
 		return -1;
@@ -119,7 +117,7 @@ void records_destroy(struct generation *g)
 	if (r->made)
 		arena_control(r->arena, "destroy", NULL, 0);
 	free(r->hooks);
-	free(r->interned);
+	interned_destroy(&r->interned);
 	*r = (struct records){0};
 }
 
@@ -155,86 +153,4 @@ void records_free(struct generation *g, uint32_t off)
 
 	g->records.used -= sallocx(p, flags(&g->records));
 	dallocx(p, flags(&g->records));
-}
-
-/* Where a placement is in the table of interned ones, or the free place where it would be. */
-static uint32_t interned_find(const struct generation *g, const struct shm_detail *d)
-{
-	const struct records *r = &g->records;
-	uint32_t i = (uint32_t)detail_fingerprint(d) & r->interned_mask;
-
-	while (r->interned[i] != 0 && !detail_equal(gen_record(g, r->interned[i]), d))
-		i = (i + 1) & r->interned_mask;
-	return i;
-}
-
-static bool interned_grow(struct generation *g)
-{
-	struct records *r = &g->records;
-	uint32_t *old = r->interned, n = r->interned_mask + 1;
-	uint32_t *bigger = calloc((size_t)n * 2, sizeof *bigger);
-
-	if (!bigger)
-		return false;
-	r->interned = bigger;
-	r->interned_mask = n * 2 - 1;
-	for (uint32_t i = 0; i < n; i++)
-		if (old[i] != 0)
-			r->interned[interned_find(g, gen_record(g, old[i]))] = old[i];
-	free(old);
-	return true;
-}
-
-uint32_t records_intern(struct generation *g, const struct shm_detail *d)
-{
-	struct records *r = &g->records;
-	uint32_t i = interned_find(g, d), off = r->interned[i];
-	struct shm_detail *copy;
-
-	if (off != 0) {
-		copy = gen_record(g, off);
-		atomic_fetch_add_explicit(&copy->refs, 1, memory_order_relaxed); /* read by this process alone */
-		return off;
-	}
-	if (r->n_interned >= r->interned_mask / 2) {
-		if (!interned_grow(g))
-			return 0;
-		i = interned_find(g, d);
-	}
-	off = records_alloc(g, d->size);
-	if (off == 0)
-		return 0;
-	copy = gen_record(g, off);
-	memcpy(copy, d, d->size);
-	atomic_store_explicit(&copy->refs, 1, memory_order_relaxed);
-	copy->check = detail_checksum(copy);
-	r->interned[i] = off;
-	r->n_interned++;
-	return off;
-}
-
-bool records_release(struct generation *g, uint32_t off)
-{
-	struct records *r = &g->records;
-	struct shm_detail *d = gen_record(g, off);
-	uint32_t i, j;
-
-	if (atomic_fetch_sub_explicit(&d->refs, 1, memory_order_relaxed) != 1)
-		return false;
-	i = interned_find(g, d);
-	/* Linear probing without tombstones: what follows moves up unless its home forbids it. */
-	for (j = i;;) {
-		j = (j + 1) & r->interned_mask;
-		if (r->interned[j] == 0)
-			break;
-		uint32_t home = (uint32_t)detail_fingerprint(gen_record(g, r->interned[j])) & r->interned_mask;
-
-		if (((j - home) & r->interned_mask) >= ((j - i) & r->interned_mask)) {
-			r->interned[i] = r->interned[j];
-			i = j;
-		}
-	}
-	r->interned[i] = 0;
-	r->n_interned--;
-	return true;
 }

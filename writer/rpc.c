@@ -13,10 +13,8 @@
 #define ID_MAX 256u /* bytes of a string that is an id: it is copied into the answer */
 
 static const char *const param_types[] = {
-	[PARAM_STRING] = "a string",
-	[PARAM_BOOLEAN] = "true or false",
-	[PARAM_INTEGER] = "an integer",
-	[PARAM_OBJECT] = "an object",
+	[PARAM_STRING] = "a string",  [PARAM_BOOLEAN] = "true or false", [PARAM_INTEGER] = "an integer",
+	[PARAM_OBJECT] = "an object", [PARAM_ARRAY] = "an array",
 };
 
 #define METHOD_PARAMS(name, function, socket, params) \
@@ -188,6 +186,8 @@ static bool type_fits(const json_t *value, enum param_type type)
 		return json_is_integer(value);
 	case PARAM_OBJECT:
 		return json_is_object(value);
+	case PARAM_ARRAY:
+		return json_is_array(value);
 	}
 	return false;
 }

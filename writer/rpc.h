@@ -8,7 +8,7 @@
 
 #define PARAMS_MAX 9
 
-enum param_type { PARAM_STRING, PARAM_BOOLEAN, PARAM_INTEGER, PARAM_OBJECT };
+enum param_type { PARAM_STRING, PARAM_BOOLEAN, PARAM_INTEGER, PARAM_OBJECT, PARAM_ARRAY };
 struct param {
 	const char *name; /* NULL: none */
 	enum param_type type;
@@ -41,7 +41,8 @@ enum method_socket {
 	X("reattach", reattach, ON_LOOK, MUST("slot", INTEGER) MUST("attach", INTEGER) MUST("pid", INTEGER)) \
 	X("cluster.set", cluster_set, ON_ADMIN_PARKED, MUST("id", STRING) MAY("endpoint", STRING)) \
 	X("cluster.remove", cluster_remove, ON_ADMIN_PARKED, MUST("id", STRING)) \
-	X("set", set, ON_ADMIN_PARKED, MUST("partition", STRING) MUST("placement", OBJECT) MAY("force", BOOLEAN)) \
+	X("set", set, ON_ADMIN_PARKED, \
+	  MAY("partition", STRING) MUST("placement", OBJECT) MAY("force", BOOLEAN) MAY("partitions", ARRAY)) \
 	X("remove", remove, ON_ADMIN_PARKED, MUST("partition", STRING) MAY("force", BOOLEAN)) \
 	X("default.set", default_set, ON_ADMIN_PARKED, MUST("placement", OBJECT) MAY("force", BOOLEAN)) \
 	X("default.unset", default_unset, ON_ADMIN_PARKED, MAY("force", BOOLEAN)) \

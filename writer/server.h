@@ -81,7 +81,8 @@ struct server {
 	uv_timer_t upkeep, second, watchdog;
 	uv_signal_t signals[3];
 	int n_signals;
-	bool core_busy; /* core_step wants to be called again at once */
+	bool core_busy;         /* core_step wants to be called again at once */
+	uint64_t upkeep_ns_max; /* of one turn: how long the sockets wait at most, for what is done between requests */
 
 	/* status.c, http.c */
 	uint64_t counted_changes, n_clusters;

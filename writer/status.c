@@ -116,6 +116,7 @@ void status_collect(struct server *s, struct status *to)
 	to->retired = stats.retired;
 	to->held_bytes = stats.held_bytes;
 	to->grace_periods = stats.grace_periods;
+	to->upkeep_us_max = s->upkeep_ns_max / 1000;
 	to->connections = s->n_conns;
 	to->connections_refused = s->n_conns_refused;
 	to->requests = s->n_requests;

@@ -37,6 +37,7 @@
 	X(retired, NUMBER, gauge, "pieces of memory that wait for a grace period") \
 	X(held_bytes, NUMBER, gauge, "bytes of older generations that a reader still holds") \
 	X(grace_periods, NUMBER, counter, "grace periods passed") \
+	X(upkeep_us_max, NUMBER, gauge, "processor time of the longest piece of upkeep, in microseconds") \
 	X(connections, NUMBER, gauge, "connections on both sockets") \
 	X(connections_refused, NUMBER, counter, "connections turned away") \
 	X(requests, NUMBER, counter, "requests answered") \

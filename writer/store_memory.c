@@ -11,11 +11,12 @@
 
 struct event { /* one allocation: the strings follow */
 	struct store_event e;
+	size_t room; /* bytes of strings */
 	char strings[];
 };
 struct ring {
-	struct event *slot[HISTORY_MAX];
-	uint64_t n; /* ever added; the newest is slot[(n - 1) % HISTORY_MAX] */
+	struct event *slot[HISTORY_MAX]; /* NULL, or memory that is used again and again */
+	uint64_t n;                      /* added; the newest is slot[(n - 1) % HISTORY_MAX] */
 };
 struct store {
 	struct ring kept;
@@ -23,19 +24,10 @@ struct store {
 	bool committed;      /* the last transaction was */
 };
 
-static void ring_add(struct ring *ring, struct event *e)
+static void ring_free(struct ring *ring)
 {
-	struct event **slot = &ring->slot[ring->n++ % HISTORY_MAX];
-
-	free(*slot);
-	*slot = e;
-}
-
-static void ring_empty(struct ring *ring)
-{
-	for (size_t i = 0; i < HISTORY_MAX && i < ring->n; i++)
+	for (size_t i = 0; i < HISTORY_MAX; i++)
 		free(ring->slot[i]);
-	memset(ring, 0, sizeof(*ring));
 }
 
 static const char *keep(char **at, const char *from, size_t len)
@@ -50,15 +42,23 @@ static const char *keep(char **at, const char *from, size_t len)
 	return to;
 }
 
-static struct event *event_copy(const struct store_event *from)
+/* into: memory for it, if that is enough; NULL: none. What is returned takes its place; NULL: there is no memory, and
+ * `into` is as it was. */
+static struct event *event_copy(struct event *into, const struct store_event *from)
 {
 	size_t who = from->who ? strlen(from->who) : 0, what = from->what ? strlen(from->what) : 0;
 	size_t detail = from->detail ? strlen(from->detail) : 0, key = from->key ? from->key_len : 0;
-	struct event *to = malloc(sizeof(*to) + who + what + detail + key + 4);
+	size_t room = who + what + detail + key + 4;
+	struct event *to = into;
 	char *at;
 
-	if (!to)
-		return NULL;
+	if (!to || to->room < room) {
+		to = malloc(sizeof(*to) + room);
+		if (!to)
+			return NULL;
+		free(into);
+		to->room = room;
+	}
 	at = to->strings;
 	to->e = *from;
 	to->e.who = keep(&at, from->who ? from->who : "", who);
@@ -82,8 +82,8 @@ static void memory_close(struct store **sp)
 {
 	if (!*sp)
 		return;
-	ring_empty(&(*sp)->kept);
-	ring_empty(&(*sp)->pending);
+	ring_free(&(*sp)->kept);
+	ring_free(&(*sp)->pending);
 	free(*sp);
 	*sp = NULL;
 }
@@ -130,7 +130,7 @@ static int memory_history(struct store *s, const char *key, size_t key_len, unsi
 static enum store_result memory_begin(struct store *s, struct refusal *r)
 {
 	(void)r;
-	ring_empty(&s->pending);
+	s->pending.n = 0;
 	return STORE_OK;
 }
 
@@ -161,11 +161,13 @@ static enum store_result memory_put_partition(struct store *s, const struct stor
 
 static enum store_result memory_put_event(struct store *s, const struct store_event *e, struct refusal *r)
 {
-	struct event *copy = event_copy(e);
+	struct event **slot = &s->pending.slot[s->pending.n % HISTORY_MAX], *copy = event_copy(*slot, e);
 
 	(void)r;
-	if (copy)
-		ring_add(&s->pending, copy);
+	if (copy) {
+		*slot = copy;
+		s->pending.n++;
+	}
 	return STORE_OK;
 }
 
@@ -175,16 +177,20 @@ static enum store_result memory_commit(struct store *s, struct refusal *r)
 	uint64_t oldest = new->n > HISTORY_MAX ? new->n - HISTORY_MAX : 0;
 
 	(void)r;
-	for (uint64_t i = oldest; i < new->n; i++)
-		ring_add(&s->kept, new->slot[i % HISTORY_MAX]);
-	memset(new, 0, sizeof(*new));
+	for (uint64_t i = oldest; i < new->n; i++) {
+		struct event **to = &s->kept.slot[s->kept.n++ % HISTORY_MAX], *old = *to;
+
+		*to = new->slot[i % HISTORY_MAX];
+		new->slot[i % HISTORY_MAX] = old;
+	}
+	new->n = 0;
 	s->committed = true;
 	return STORE_OK;
 }
 
 static void memory_rollback(struct store *s)
 {
-	ring_empty(&s->pending);
+	s->pending.n = 0;
 	s->committed = false;
 }
 

@@ -115,6 +115,8 @@ static inline uint64_t table_record_bytes(uint64_t size)
 	return size + size / 4 + 32;
 }
 enum refusal_code table_reserve(struct table *, struct table_change *, struct refusal *);
+/* The same for n of other partitions, all or none; grows for all of them where it must. */
+enum refusal_code table_reserve_all(struct table *, struct table_change *, size_t n, struct refusal *);
 void table_publish(struct table *, struct table_change *); /* after.epoch is set by now */
 void table_cancel(struct table *, struct table_change *);
 

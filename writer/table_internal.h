@@ -13,28 +13,41 @@
 #define GROW_AT(capacity) ((capacity) - (capacity) / 4)   /* live + tombstones above this: a new generation */
 #define GROW_MUST(capacity) ((capacity) - (capacity) / 8) /* no entry more before it is there */
 
+/* ---- interned.c: one record for equal placements, counted ---- */
+
+struct interned {
+	uint32_t *at; /* open addressing: record offsets of the placements that are in use; 0: free */
+	uint32_t mask, n;
+	uint32_t *old; /* a smaller one, whose entries move over bit by bit; NULL: none */
+	uint32_t old_mask, moved;
+};
+
+struct generation;
+int interned_make(struct interned *);
+void interned_destroy(struct interned *);
+/* The one record of a placement, made if it is new, with one more reference. 0: no room. */
+uint32_t records_intern(struct generation *, const struct shm_detail *);
+/* One reference more to a placement that has some; its offset. */
+uint32_t records_share(struct generation *, uint32_t off);
+/* One reference less; true when it was the last: nobody finds the record any more, the caller retires it. */
+bool records_release(struct generation *, uint32_t off);
+
 /* ---- records.c: memory for records inside a generation's file, through a jemalloc arena ---- */
 
 struct records {
 	unsigned arena; /* jemalloc's number */
 	bool made;
 	struct hooks *hooks; /* what jemalloc calls back */
-	uint32_t *interned;  /* open addressing: record offsets of the placements that are in use; 0: free */
-	uint32_t interned_mask, n_interned;
+	struct interned interned;
 	uint64_t used; /* bytes handed out */
 	uint64_t high; /* where the last byte that was ever handed out ends, in the file */
 };
 
-struct generation;
 int records_make(struct generation *);
 void records_destroy(struct generation *);
 /* Offset / SHM_RECORD_ALIGN of size fresh bytes, allocated in the file; 0: no room. */
 uint32_t records_alloc(struct generation *, size_t size);
 void records_free(struct generation *, uint32_t off);
-/* The one record of a placement, made if it is new, with one more reference. 0: no room. */
-uint32_t records_intern(struct generation *, const struct shm_detail *);
-/* One reference less; true when it was the last: nobody finds the record any more, the caller retires it. */
-bool records_release(struct generation *, uint32_t off);
 
 /* ---- generation.c: table.<generation>, the file being built, the reserve ---- */
 
@@ -100,6 +113,7 @@ struct table {
 	uint64_t n_reserved;    /* changes between reserve and publish */
 	/* grace */
 	uint64_t n_retired, grace_periods, blocked_ms, next_look_ms;
+	uint64_t passed; /* what was retired with a lower number than this may be freed */
 	uint64_t held_bytes;
 	uint64_t expire_ms; /* when to look again whether records of leases are old */
 	/* clusters: private, so that looking one up costs no walk */
@@ -163,6 +177,9 @@ void reserve_reclaim(struct table *);
 enum refusal_code grow_now(struct table *, const struct table_room *, struct refusal *);
 /* Ends the thread of a growth, so that its files can be closed. */
 void grow_stop(struct table *);
+/* Before n changes: when half of the room that is left at the start of a growth is gone, they wait for it a little, so
+ * that they need not wait for all of it (grow_now). */
+void grow_press(struct table *, size_t n);
 /* Starts to grow when it is time; false when there is no room for it. */
 bool grow_start(struct table *, uint32_t capacity, uint32_t n_cluster_slots, struct refusal *);
 
@@ -206,6 +223,13 @@ static inline struct shm_ledger_ring *ledger_rings(struct shm_ledger *l)
 static inline _Atomic uint64_t *ledger_acks(struct shm_ledger *l)
 {
 	return (_Atomic uint64_t *)((char *)l + SHM_LEDGER_ACKS_OFF);
+}
+
+/* The generation that changes go to beside the one in use (P5 of change.c); NULL: none. It cannot change between a
+ * reserve and its publish: growth rests meanwhile. */
+static inline struct generation *gen_beside(const struct table *t)
+{
+	return t->growth == GROW_COPY ? t->next : NULL;
 }
 
 /* The writer's own, writable view of a generation. */

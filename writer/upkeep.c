@@ -3,6 +3,7 @@
  * piece of work here is bounded to some milliseconds, so that the sockets are looked at in between. */
 #include <signal.h>
 
+#include "../shm/segment.h"
 #include "control.h"
 #include "http.h"
 #include "load.h"
@@ -27,8 +28,23 @@ static void publish_turn(struct server *s)
 		upkeep_soon(s, PUBLISH_MS - since);
 }
 
+/* Processor time of this thread: what another process took from it is not in it. */
+static uint64_t busy_ns(void)
+{
+	return seg_clock_ns(CLOCK_THREAD_CPUTIME_ID);
+}
+
+static void took(struct server *s, uint64_t since_ns)
+{
+	uint64_t ns = busy_ns() - since_ns;
+
+	if (ns > s->upkeep_ns_max)
+		s->upkeep_ns_max = ns;
+}
+
 static void core_turn(struct server *s)
 {
+	uint64_t from = busy_ns();
 	bool loading = core_loading(s->core);
 	uint64_t wait_ms = core_step(s->core, CORE_BUDGET_US);
 
@@ -40,6 +56,7 @@ static void core_turn(struct server *s)
 	else if (wait_ms != UINT64_MAX)
 		upkeep_soon(s, wait_ms);
 	publish_turn(s);
+	took(s, from);
 }
 
 static void on_upkeep(uv_timer_t *timer)
@@ -50,8 +67,11 @@ static void on_upkeep(uv_timer_t *timer)
 static void on_idle(uv_idle_t *idle)
 {
 	struct server *s = idle->data;
+	uint64_t from = s->load ? busy_ns() : 0;
 	bool more = load_step(s);
 
+	if (from)
+		took(s, from);
 	if (conns_run_waiting(s))
 		more = true;
 	watch_flush(s);
