@@ -447,9 +447,11 @@ void old_files_close(struct table *t)
 
 int reserve_make(struct table *t, uint64_t size)
 {
-	int dir = t->instance->table_dir_fd;
-	int fd = openat(dir, RESERVE, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0640);
+	int dir = t->instance->table_dir_fd, fd;
 
+	if (size <= t->reserve_size) /* it may be larger, and stays so: F5 */
+		return 0;
+	fd = openat(dir, RESERVE, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0640);
 	if (fd < 0)
 		return -1;
 	file_modes(t, fd);

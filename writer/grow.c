@@ -294,6 +294,15 @@ static bool copy_slot(struct table *t, uint32_t slot)
 	return cell_fill(t, t->next, to, &s, document);
 }
 
+/* Bytes that either file lacks. */
+static unsigned long long grow_lacks(const struct table *t)
+{
+	uint64_t want = growth_bytes(t),
+		 has = t->next->allocated > t->next->recycled ? t->next->allocated : t->next->recycled;
+
+	return (want > has ? want - has : 0) + (want > t->reserving ? want - t->reserving : 0);
+}
+
 /* One slice. 1: flipped, or given up; 0: more to do. */
 static int grow_slice(struct table *t, uint64_t until_ns, struct refusal *r)
 {
@@ -309,8 +318,7 @@ static int grow_slice(struct table *t, uint64_t until_ns, struct refusal *r)
 			refuse(r, R_FULL,
 			       "no room for a table of %u entries and its reserve in %s: %s; give the file system %llu "
 			       "bytes more",
-			       t->next->map.capacity, t->instance->path, strerror(errno),
-			       (unsigned long long)(2 * growth_bytes(t) - t->next->allocated - t->reserving));
+			       t->next->map.capacity, t->instance->path, strerror(errno), grow_lacks(t));
 			grow_give_up(t);
 			return 1;
 		}
