@@ -274,7 +274,7 @@ TIDY := -*,clang-analyzer-*,bugprone-*,-bugprone-easily-swappable-parameters,-bu
 lint: deps
 	$(Q)cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
 		--suppress=missingIncludeSystem --suppress=normalCheckLevelMaxBranches -D_GNU_SOURCE \
-		--suppress=ctuuninitvar:shm/index.c -DBERTH_VERSION='"x"' shm reader_lib writer tools bench
+		--suppress=ctuuninitvar:shm/index.c -D__SSE2__ -DBERTH_VERSION='"x"' shm reader_lib writer tools bench
 	$(Q)printf '%s\n' $(call src,shm) $(call src,reader_lib) $(call src,reader_lib/seal) $(call src,writer) $(call src,tools) $(call src,bench) | \
 		xargs -n 1 -P 2 sh -c 'clang-tidy --quiet --warnings-as-errors="*" --checks="$(TIDY)" "$$0" -- -std=c11 -D_GNU_SOURCE \
 		-DBERTH_VERSION="\"x\"" 2>/dev/null || exit 255'

@@ -40,7 +40,7 @@ struct side {
 
 static void add_bytes(struct lines *l, const char *bytes, size_t n)
 {
-	if (l->room - l->len < n) {
+	if (!l->bytes || l->room - l->len < n) {
 		l->room = 2 * (l->room + n);
 		l->bytes = realloc(l->bytes, l->room);
 		if (!l->bytes)

@@ -29,7 +29,7 @@ static void help(void)
 	for (size_t i = 0; i < n_workloads; i++)
 		printf("                 %-9s %s\n", workloads[i].name, workloads[i].help);
 	printf("\nStores are kept in TMPDIR (/tmp), tables in /dev/shm, while it runs.\n"
-	       "Exit status: 0 measured (goals met or not), 1 something failed, 2 usage.\n"
+	       "Exit status: 0 measured (goals met or not), 1 something failed, 2 usage, 130 interrupted.\n"
 	       "Example: %s --only %s --json\n",
 	       program_name, workloads[0].name);
 }
@@ -128,7 +128,7 @@ static int measure(const struct bench *b)
 int main(int argc, char **argv)
 {
 	static struct bench b;
-	int status = 0, got;
+	int status = 0, got, interrupted = 0;
 	sigset_t wanted, old;
 	pid_t child;
 
@@ -148,11 +148,17 @@ int main(int argc, char **argv)
 		exit(measure(&b));
 	}
 	while (child > 0 && waitpid(child, &status, WNOHANG) != child)
-		if (sigwait(&wanted, &got) == 0 && got != SIGCHLD)
+		if (sigwait(&wanted, &got) == 0 && got != SIGCHLD) {
 			kill(child, SIGKILL);
+			interrupted = got;
+		}
 	while (waitpid(-1, NULL, 0) > 0)
 		;
 	remove_tree(b.shm);
 	remove_tree(b.disk);
+	if (interrupted) {
+		fprintf(stderr, "%s: interrupted\n", program_name);
+		return 128 + interrupted;
+	}
 	return child > 0 && WIFEXITED(status) ? WEXITSTATUS(status) : 1;
 }

@@ -84,7 +84,7 @@ void report(const struct bench *, const struct figure *);
 /* One value a call, not a run: p50, p90, p99, p99.9, p99.99 and the greatest; `scale` makes a value the figure's unit.
  * f->goal, if any, is for f->s, which the caller fills with what is judged (a ratio, a median a run). */
 void report_histogram(const struct bench *, const struct figure *, const struct histogram *, double scale);
-/* A line for people: what was done. Nothing with --json. */
+/* A line for people: what was done, or left out. On standard error with --json. */
 void report_note(const struct bench *, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void report_end(const struct bench *);
 

@@ -16,7 +16,7 @@ void fail(const char *format, ...)
 	va_list arguments;
 
 	fflush(stdout);
-	fputs("bench: ", stderr);
+	fprintf(stderr, "%s: ", program_name);
 	va_start(arguments, format);
 	vfprintf(stderr, format, arguments);
 	va_end(arguments);

@@ -179,13 +179,13 @@ void report_note(const struct bench *b, const char *format, ...)
 {
 	va_list arguments;
 
-	if (b->json)
-		return;
+	FILE *to = b->json ? stderr : stdout;
+
 	va_start(arguments, format);
-	vprintf(format, arguments);
+	vfprintf(to, format, arguments);
 	va_end(arguments);
-	putchar('\n');
-	fflush(stdout);
+	putc('\n', to);
+	fflush(to);
 }
 
 void report_end(const struct bench *b)

@@ -58,8 +58,8 @@ static void several_are_set_by_one_request(void **state)
 	assert_int_equal(int_of(one, "unchanged"), 0);
 	json_decref(lines);
 	expect_out(d, "a: set, epoch 6\n", "set", "a", ON_C1); /* one is as ever */
-	expect_out(d, "2 partitions: set, epoch 8\n", "set", ON_C1, "--", "-x", "-");
-	lines = cli_json(0, d, "history", "-");
+	expect_out(d, "2 partitions: set, epoch 8\n", "set", ON_C1, "--", "-x", "-y");
+	lines = cli_json(0, d, "history", "--", "-y");
 	assert_int_equal(json_array_size(lines), 1);
 	json_decref(lines);
 	cli_expect(0, d, "verify");

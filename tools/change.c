@@ -224,6 +224,10 @@ int change_set(struct tool *t, const struct arguments *a)
 	json_t *params = tool_object();
 	int rc = add_placed(t, a, params);
 
+	for (unsigned i = 0; rc == EXIT_DONE && a->n_operands > 1 && i < a->n_operands; i++)
+		if (strcmp(a->operands[i], "-") == 0)
+			rc = tool_fail(t, EXIT_USAGE, "usage",
+				       "`-` reads all names from standard input: give it alone, or names without it");
 	if (rc == EXIT_DONE && (a->n_operands > 1 || strcmp(a->operand, "-") == 0))
 		return set_many(t, a, params);
 	if (rc == EXIT_DONE)

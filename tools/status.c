@@ -54,6 +54,7 @@ static const struct {
 	{"retired", "waiting for readers, pieces", UNIT_COUNT},
 	{"grace_periods", "grace periods", UNIT_COUNT},
 	{"growing", "table is growing", UNIT_NUMBER},
+	{"upkeep_us_max", "longest piece of upkeep, us", UNIT_COUNT},
 	{"loading", "a document is being applied", UNIT_NUMBER},
 	{"documents", "documents applied", UNIT_COUNT},
 	{"documents_refused", "documents refused", UNIT_COUNT},

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * etcd: where control planes keep such a table, asked key by key as a client does that keeps no copy. Called by peers.c,
- * in its one thread; the server is started here, on another processor, alone in its cluster.
+ * in its one thread; the server is started here, on the same processor, alone in its cluster.
  *
  * Requests are JSON over HTTP, on one connection that is kept (etcd's own gateway to its gRPC interface: a client of
  * gRPC saves that step). Reads are linearizable, as they are by default. The data directory lies in shared memory, where

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * Redis: a server with its data in memory, asked through a socket of the file system, key by key and pipelined. Called
- * by peers.c, in its one thread; the server is started here, on another processor, and saves nothing.
+ * by peers.c, in its one thread; the server is started here, on the same processor, and saves nothing.
  *
  * Both peers ask one server over one connection: who opens second, with as many keys, shares what is there. It must
  * not touch a server that it did not start. */
