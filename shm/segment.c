@@ -264,6 +264,7 @@ int seg_tables_open(int dir_fd, int *tables_fd)
 
 void *seg_map_file(int fd, size_t size, int protection, int flags)
 {
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
 	uint8_t *room, *at;
 	void *p;
 
@@ -275,11 +276,13 @@ void *seg_map_file(int fd, size_t size, int protection, int flags)
 		return mmap(NULL, size, protection, MAP_SHARED | flags, fd, 0);
 	at = room + (-(uintptr_t)room & (SEG_HUGE - 1));
 	p = mmap(at, size, protection, MAP_SHARED | MAP_FIXED | flags, fd, 0);
-	if (p == MAP_FAILED) { /* pages that are larger still, of hugetlbfs: the kernel aligns by itself */
-		munmap(room, size + SEG_HUGE);
+	if (p ==
+	    MAP_FAILED) { /* EINVAL: pages that are larger still, of hugetlbfs, for which the kernel aligns by itself */
+		if (errno == EINVAL) /* else the room may be gone already, and somebody else's by now */
+			munmap(room, size + SEG_HUGE);
 		return mmap(NULL, size, protection, MAP_SHARED | flags, fd, 0);
 	}
-	size = (size + SHM_PAGE - 1) / SHM_PAGE * SHM_PAGE;
+	size = (size + page - 1) / page * page;
 	if (at > room)
 		munmap(room, (size_t)(at - room));
 	if (at + size < room + size + SEG_HUGE)

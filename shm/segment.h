@@ -90,26 +90,39 @@ static inline const void *seg_record(const struct seg_map *m, uint32_t off, size
 	return (const char *)m->table + at;
 }
 
-/* A record that starts where a whole one fits, as all do but the file's last: looked at without a call, and without its
- * inject list, which whoever walks it checks. NULL: seg_detail says. *says: size u16, cluster u16, kind u8, n_inject u8,
- * index_len u16, loaded once: what was checked is what is used. */
+/* A placement whose record starts where a whole one fits, as all do but the file's last, with at most one pair to inject,
+ * as nearly all have: checked as detail_bounds does, without a call. NULL: seg_detail says. *says: size u16, cluster u16,
+ * kind u8, n_inject u8, index_len u16, loaded once: what was checked is what is used. */
 typedef uint64_t __attribute__((may_alias)) seg_says;
 static inline const struct shm_detail *seg_detail_usual(const struct seg_map *m, uint32_t off, uint64_t *says)
 {
 	uint64_t at = (uint64_t)off * SHM_RECORD_ALIGN - m->records_off;
 	const struct shm_detail *d;
-	unsigned size, index_len;
+	unsigned size, index_len, n_inject;
+	size_t used;
 
 	if (at >= m->records_usual)
 		return NULL;
 	d = (const struct shm_detail *)(const void *)((const char *)m->table + m->records_off + at);
 	*says = *(const volatile seg_says *)(const void *)&d->size;
 	size = (unsigned)*says & 0xffffu;
+	n_inject = (unsigned)(*says >> 40) & 0xffu;
 	index_len = (unsigned)(*says >> 48);
-	if (size > SHM_RECORD_MAX || index_len > SHM_INDEX_MAX || sizeof *d + index_len + 1 > size ||
-	    (*says >> 40 & 0xffu) > SHM_INJECT_MAX || d->data[index_len] != 0)
+	if (size > SHM_RECORD_MAX || index_len > SHM_INDEX_MAX || d->data[index_len] != 0)
 		return NULL;
-	return d;
+	used = index_len + 1u;
+	if (n_inject == 1) { /* kind u8, field_len u8, value_len u16, field, NUL, value, NUL */
+		const unsigned char *pair = (const unsigned char *)d->data + used;
+		size_t field_len = pair[1], value_len = (size_t)pair[2] | (size_t)pair[3] << 8;
+
+		used += 4 + field_len + 1 + value_len + 1;
+		if (pair[0] > 1 || field_len == 0 || sizeof *d + used != size || pair[4 + field_len] != 0 ||
+		    d->data[used - 1] != 0)
+			return NULL;
+	} else if (n_inject != 0) {
+		return NULL;
+	}
+	return sizeof *d + used == size ? d : NULL;
 }
 static_assert(offsetof(struct shm_detail, size) == 8 && offsetof(struct shm_detail, cluster) == 10 &&
 		      offsetof(struct shm_detail, kind) == 12 && offsetof(struct shm_detail, n_inject) == 13 &&

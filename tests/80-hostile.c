@@ -234,6 +234,15 @@ static void lengths_inside_a_record_are_checked(void **state)
 			}
 		damage_is_found(BERTH_OK, 0, 1); /* 1: the removed partition, by the default, whose record is its own */
 	}
+	hostile_copy(); /* a list that seems to be shorter than its record */
+	for (uint32_t i = 0; i < hostile_n_entries(); i++) {
+		uint64_t at = (uint64_t)atomic_load(&hostile_entries()[i].det[0]) * SHM_RECORD_ALIGN;
+		struct shm_detail *d = (struct shm_detail *)(void *)((char *)hostile_image.table + at);
+
+		if (at && d->n_inject)
+			d->n_inject--;
+	}
+	damage_is_found(BERTH_OK, 0, N_KEYS - N_KEYS / 3 + 1);
 	for (unsigned f = 0; f < 3; f++) { /* the header of each inject pair: kind, length of the field, of the value */
 		hostile_copy();
 		for (uint32_t i = 0; i < hostile_n_entries(); i++) {

@@ -221,16 +221,27 @@ static uint64_t key_hash(const struct table *t, const struct table_change *c)
 	return c->key ? hash_key(t->secret, c->key, c->len) : 0;
 }
 
+static void cancel_in(struct table *t, struct generation *g, unsigned which, struct table_change *c)
+{
+	release_detail(t, g, c->priv.det[which][0]);
+	release_detail(t, g, c->priv.det[which][1]);
+	if (c->priv.slot[which] != SLOT_NONE) {
+		struct shm_entry *e = gen_entry(g, c->priv.slot[which]);
+
+		/* A tombstone that anybody may use; it never was more. */
+		if (atomic_load_explicit(&e->word, memory_order_relaxed) == WORD_RESERVED)
+			atomic_store_explicit(&e->word, word_make(0, 0, 1, 0, 0), memory_order_release);
+	}
+}
+
 /* like: reserved before it, NULL: none; a placement of the same address needs no search.
- * False: no room; nothing is held. which: 0 the generation in use, 1 the one being built. */
-static bool reserve_in(struct table *t, struct generation *g, unsigned which, struct table_change *c,
-		       const struct table_change *like)
+ * False: no room; what is held is in c->priv. which: 0 the generation in use, 1 the one being built. */
+static bool reserve_parts(struct table *t, struct generation *g, unsigned which, struct table_change *c,
+			  const struct table_change *like)
 {
 	const struct state *s = &c->after;
 	uint32_t *det = c->priv.det[which];
 
-	c->priv.slot[which] = SLOT_NONE;
-	det[0] = det[1] = 0;
 	if (c->key) {
 		uint64_t hash = key_hash(t, c), word;
 		const struct shm_entry *e;
@@ -247,31 +258,24 @@ static bool reserve_in(struct table *t, struct generation *g, unsigned which, st
 		det[0] = records_share(g, like->priv.det[which][0]);
 	else if (s->at && (det[0] = records_intern(g, s->at)) == 0)
 		return false;
-	if (s->to && (det[1] = records_intern(g, s->to)) == 0) {
-		release_detail(t, g, det[0]);
-		det[0] = 0;
+	if (s->to && (det[1] = records_intern(g, s->to)) == 0)
 		return false;
-	}
-	if (s->to && det[0] == det[1]) { /* one record, two references: cannot be told apart; the machine refuses it */
-		release_detail(t, g, det[0]);
-		release_detail(t, g, det[1]);
-		det[0] = det[1] = 0;
-		return false;
-	}
-	return true;
+	/* one record, two references: cannot be told apart; the machine refuses it */
+	return !s->to || det[0] != det[1];
 }
 
-static void cancel_in(struct table *t, struct generation *g, unsigned which, struct table_change *c)
+/* False: no room; nothing is held. */
+static bool reserve_in(struct table *t, struct generation *g, unsigned which, struct table_change *c,
+		       const struct table_change *like)
 {
-	release_detail(t, g, c->priv.det[which][0]);
-	release_detail(t, g, c->priv.det[which][1]);
-	if (c->priv.slot[which] != SLOT_NONE) {
-		struct shm_entry *e = gen_entry(g, c->priv.slot[which]);
-
-		/* A tombstone that anybody may use; it never was more. */
-		if (atomic_load_explicit(&e->word, memory_order_relaxed) == WORD_RESERVED)
-			atomic_store_explicit(&e->word, word_make(0, 0, 1, 0, 0), memory_order_release);
-	}
+	c->priv.slot[which] = SLOT_NONE;
+	c->priv.det[which][0] = c->priv.det[which][1] = 0;
+	if (reserve_parts(t, g, which, c, like))
+		return true;
+	cancel_in(t, g, which, c);
+	c->priv.slot[which] = SLOT_NONE;
+	c->priv.det[which][0] = c->priv.det[which][1] = 0;
+	return false;
 }
 
 /* An entry more than there may be? A key that has a slot takes no other one: its migration ends in a full table too. */

@@ -32,6 +32,7 @@
 #define PUNCH_STEP (1u << 20)
 #define HUGE_STEPS (16u << 20) /* files of this size and more */
 #define RECORDS_HEADROOM (64u << 10)
+#define RECORDS_END (63ull << 30) /* offsets are 32 bits, of SHM_RECORD_ALIGN bytes: 64 GiB */
 
 static uint64_t round_up(uint64_t n, uint64_t to)
 {
@@ -63,16 +64,22 @@ static int zero_range(int fd, uint64_t from, uint64_t to)
 	return 0;
 }
 
+/* A smaller reserve is none: a restart would find no room, and make none, because there is one. */
+static uint64_t least_reserve(const struct table *t)
+{
+	return t->now ? t->now->limit : t->in_force;
+}
+
 /* Makes the reserve of a file that no reader has seen, of which `allocated` bytes are backed and `dirty` may be other
- * than zero (F4); or removes it, when there is a reserve already or nobody needs one. */
+ * than zero (F4); or removes it, when there is a reserve already, it is too small for one, or nobody needs one. */
 static void take_back(struct table *t, const char *name, int fd, uint64_t allocated, uint64_t dirty)
 {
 	int dir = t->instance->table_dir_fd;
 	uint64_t size = allocated / instance_file_block(fd) * instance_file_block(fd);
 
-	if (t->reserve_size == 0 && size > 0 && atomic_load_explicit(&t->root->termgen, memory_order_relaxed) != 0 &&
-	    ftruncate(fd, (off_t)size) == 0 && zero_range(fd, 0, dirty < size ? dirty : size) == 0 &&
-	    renameat(dir, name, dir, RESERVE) == 0)
+	if (t->reserve_size == 0 && size > 0 && size >= least_reserve(t) &&
+	    atomic_load_explicit(&t->root->termgen, memory_order_relaxed) != 0 && ftruncate(fd, (off_t)size) == 0 &&
+	    zero_range(fd, 0, dirty < size ? dirty : size) == 0 && renameat(dir, name, dir, RESERVE) == 0)
 		t->reserve_size = size;
 	else
 		unlinkat(dir, name, 0);
@@ -164,10 +171,13 @@ enum refusal_code generation_create(struct table *t, uint32_t number, uint32_t c
 	g->huge = huge_wanted(t, g->fd);
 	if (g->huge)
 		g->allocated = 0; /* what it has may be on small pages: allocated once more, which costs no memory */
-	/* Address space, not memory: records may come to a kilobyte a partition. Cut by generation_seal. */
-	g->mapped = round_up(SHM_PAGE + (uint64_t)n_clusters * 4 +
-				     n_entries * (sizeof(struct shm_entry) + 8 + 1 + 1024) + (1ull << 30),
-			     block);
+	/* Address space, not memory: each partition may have the longest record of its own, as far as offsets reach. Cut by
+	 * generation_seal. */
+	g->mapped = SHM_PAGE + (uint64_t)n_clusters * 4 +
+		    n_entries * (sizeof(struct shm_entry) + 8 + 1 + 2 * SHM_RECORD_MAX) + (1ull << 30);
+	if (g->mapped > RECORDS_END)
+		g->mapped = RECORDS_END;
+	g->mapped = round_up(g->mapped, block);
 	g->limit = g->mapped;
 	g->base = MAP_FAILED;
 	if (ftruncate(g->fd, (off_t)g->mapped) != 0 || generation_allocate(g, SHM_PAGE) != 0)
@@ -240,6 +250,9 @@ void generation_discard(struct table *t, struct generation **gp)
 	if (*gp) { /* while a growth only allocates, nothing but the header was written */
 		uint64_t has = (*gp)->allocated > (*gp)->recycled ? (*gp)->allocated : (*gp)->recycled;
 
+		/* No more than a reserve needs is kept from others; what was a table once stays whole (F5). */
+		if (t->now && has > t->now->limit)
+			has = t->now->limit > (*gp)->recycled ? t->now->limit : (*gp)->recycled;
 		take_back(t, BUILDING, (*gp)->fd, has, t->growth == GROW_ALLOCATE ? SHM_PAGE : UINT64_MAX);
 		generation_free(gp, true);
 	}
@@ -370,6 +383,14 @@ bool old_files_step(struct table *t)
 
 void old_files_reclaim(struct table *t)
 {
+	bool larger = false; /* than a reserve that is smaller than the table in force */
+
+	for (const struct old_file *o = t->old; o; o = o->next)
+		larger = larger || (o->passed && o->size > t->reserve_size);
+	if (t->reserve_size && t->reserve_size < t->in_force && larger) {
+		unlinkat(t->instance->table_dir_fd, RESERVE, 0);
+		t->reserve_size = 0;
+	}
 	while (t->reserve_size == 0 && old_files_slice(t, true))
 		;
 }
@@ -399,13 +420,13 @@ void old_files_find(struct table *t)
 	int fd = openat(t->instance->table_dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *d = fd < 0 ? NULL : fdopendir(fd);
 	struct dirent *e;
+	char unseen[32] = "";
 
 	if (!d) {
 		if (fd >= 0)
 			close(fd);
 		return;
 	}
-	left_over(t, RESERVE);
 	while ((e = readdir(d)) != NULL) {
 		struct stat st;
 		char *end;
@@ -418,7 +439,9 @@ void old_files_find(struct table *t)
 			continue;
 		if (n > current) { /* named, but the writer died before the flip: nobody has seen it, and its name is
 				      wanted */
-			left_over(t, e->d_name);
+			if (*unseen)
+				unlinkat(t->instance->table_dir_fd, unseen, 0);
+			snprintf(unseen, sizeof unseen, "table.%lu", n);
 			continue;
 		}
 		fd = openat(t->instance->table_dir_fd, e->d_name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
@@ -426,8 +449,13 @@ void old_files_find(struct table *t)
 			continue;
 		if (fstat(fd, &st) != 0 || !old_add(t, (uint32_t)n, fd, (uint64_t)st.st_size))
 			close(fd);
+		else if (n == current)
+			t->in_force = (uint64_t)st.st_size;
 	}
 	closedir(d);
+	left_over(t, RESERVE);
+	if (*unseen)
+		left_over(t, unseen);
 	left_over(t, BUILDING);
 	unlinkat(t->instance->table_dir_fd, RESERVE ".new", 0);
 }

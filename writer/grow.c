@@ -131,7 +131,7 @@ void reserve_reclaim(struct table *t)
 	const struct timespec nap = {.tv_nsec = 1000000};
 	bool advanced = false;
 
-	for (unsigned ms = 0; t->reserve_size == 0 && ms < RECLAIM_MS; ms++) {
+	for (unsigned ms = 0; (t->reserve_size == 0 || t->reserve_size < t->in_force) && ms < RECLAIM_MS; ms++) {
 		bool held = false;
 
 		/* Readers left those files behind at a flip before this writer's; the present one goes on being theirs.
@@ -223,6 +223,10 @@ static int grow_allocate(struct table *t, bool wait)
 {
 	uint64_t want = growth_bytes(t), to;
 
+	if (want > t->next->mapped) {
+		errno = ENOSPC; /* more than offsets reach */
+		return -1;
+	}
 	if (!t->asked && want >= THREAD_LEAST) {
 		const struct allocation_part parts[2] = {{t->next->fd, t->next->allocated}, {t->reserving_fd, 0}};
 

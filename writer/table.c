@@ -147,7 +147,7 @@ enum refusal_code table_build(struct table *t, uint64_t n, struct refusal *r)
 
 	if (t->previous.table) {
 		/* The same size as before where it fits: the reserve is made for it. */
-		if (n <= GROW_AT(t->previous.capacity) && n >= t->previous.capacity / 4)
+		if (n < GROW_MUST(t->previous.capacity) && n >= t->previous.capacity / 4)
 			capacity = t->previous.capacity;
 		if (t->previous.n_cluster_slots > slots)
 			slots = t->previous.n_cluster_slots;

@@ -100,6 +100,7 @@ struct table {
 	struct generation *now;  /* what readers use */
 	struct generation *next; /* being built: at a start, or growing */
 	uint64_t reserve_size;   /* of the file `reserve`; 0: none */
+	uint64_t in_force;       /* size of the table that a dead writer left in force; until the flip what counts */
 	struct old_file *old;
 	/* growth */
 	enum growth growth;
