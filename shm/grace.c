@@ -2,18 +2,68 @@
  * The writer's half of a grace period, and the system call under it. Guarantees and protocol: grace.h. */
 #include "grace.h"
 
+#include <errno.h>
 #include <linux/membarrier.h>
+#include <signal.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
+
+#define CPUS_MAX 8192
 
 static int membarrier_call(int command)
 {
 	return (int)syscall(SYS_membarrier, command, 0, 0);
 }
 
+/* In a child with an address space of its own: runs on each processor that there may be, system calls alone. */
+static _Noreturn void visit(long n_cpus)
+{
+	const unsigned bits = 8 * sizeof(unsigned long);
+
+	for (unsigned cpu = 0; cpu < (unsigned)n_cpus; cpu++) {
+		unsigned long set[CPUS_MAX / (8 * sizeof(unsigned long))] = {0};
+
+		set[cpu / bits] = 1ul << cpu % bits;
+		/* Refused: it is off, or this process may not run there either. */
+		(void)!syscall(SYS_sched_setaffinity, 0, sizeof set, set);
+	}
+	syscall(SYS_exit_group, 0);
+	__builtin_unreachable();
+}
+
+/* The kernel keeps for each processor whether a membarrier concerns it, and looks again when the address space changes
+ * there. A processor that has been idle since a thread of this process left it still has this address space (lazy TLB):
+ * a thread that comes back finds none changed, and membarriers pass that processor by. Seen on Linux 6.18, in one run of
+ * a litmus test for as long as it took; so says kernel/sched (membarrier_switch_mm). After another address space was
+ * there all is well: a short-lived child of this process, of which nobody is told (no signal, and no wait for any child
+ * finds it), goes there. 0, or -1 with errno. */
+static int visit_processors(void)
+{
+	long n_cpus = sysconf(_SC_NPROCESSORS_CONF), pid, rc;
+	sigset_t all, before;
+	int status = -1;
+
+	if (n_cpus < 1 || n_cpus > CPUS_MAX) {
+		errno = ENOTSUP;
+		return -1;
+	}
+	sigfillset(&all); /* no handler of the program may run in the child */
+	if (pthread_sigmask(SIG_SETMASK, &all, &before) != 0)
+		return -1;
+	pid = syscall(SYS_clone, 0, 0, 0, 0, 0);
+	if (pid == 0)
+		visit(n_cpus);
+	while (pid > 0 && (rc = syscall(SYS_wait4, pid, &status, __WALL, 0)) != pid)
+		if (rc < 0 && errno != EINTR)
+			break;
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return pid > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -1;
+}
+
 int grace_register(void)
 {
-	return membarrier_call(MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED);
+	return membarrier_call(MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED) == 0 ? visit_processors() : -1;
 }
 
 int grace_barrier(void)

@@ -130,13 +130,12 @@ static void every_bit_and_the_length_of_an_owner_take_part(void **state)
 	}
 }
 
-/* What a bucket is chosen by. Chi square of 256 classes: 255 +- 22.6; 400 has a chance of 10^-8. */
-static void buckets_are_filled_evenly(void **state)
+/* Chi square of 256 classes of what a bucket is chosen by, over ids that are numbered. */
+static double unevenness(void)
 {
 	unsigned n[256] = {0};
 	double chi = 0;
 
-	(void)state;
 	for (unsigned i = 0; i < 256 * 100; i++) {
 		char id[24];
 		uint64_t h[2];
@@ -147,7 +146,21 @@ static void buckets_are_filled_evenly(void **state)
 	}
 	for (unsigned i = 0; i < 256; i++)
 		chi += ((double)n[i] - 100) * ((double)n[i] - 100) / 100;
-	assert_true(chi < 400);
+	return chi;
+}
+
+/* The hash is universal, not random: with numbered ids it is more even than chance for most keys (median 64, where chance
+ * has 255 +- 22.6), and above 400 for one key of ten (of 2,000 keys the worst had 27,727: chains twice as long). More than
+ * half of 31 keys above it: a chance of 10^-9. */
+static void buckets_are_filled_evenly(void **state)
+{
+	unsigned uneven = 0;
+
+	for (unsigned i = 0; i < 31; i++) {
+		make_keys(state);
+		uneven += unevenness() >= 400;
+	}
+	assert_true(uneven < 16);
 }
 
 int main(void)
