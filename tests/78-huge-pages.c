@@ -16,7 +16,7 @@
 #define N_HOT 64u
 #define N_LARGE 60000u
 #define N_LARGER 90000u
-#define N_MOST 400000u                       /* no growth goes further */
+#define N_MOST 1000000u                      /* no growth goes further */
 #define NEAR 400u                            /* partitions that are set one by one */
 #define POOL_PAGES 48                        /* N_LARGER: a table and its reserve while there are those of N_LARGE */
 #define MOST_OF(n) (2 * 400 * (uint64_t)(n)) /* bytes of a table of n and its reserve */
@@ -67,7 +67,7 @@ static bool exists(const struct mp_place *p, const char *name)
 /* By a document to where some sets more make the table grow by itself; so many partitions there are then. */
 static uint32_t go_to_the_brink(struct mp_place *p, uint32_t n)
 {
-	uint32_t more = n / 16; /* the records of a document may need a larger table, too */
+	uint32_t more = n / 128; /* more, and its records might need a larger table by themselves */
 
 	for (unsigned tries = 0;; tries++) {
 		json_int_t capacity = mp_status(p, "capacity"), left = capacity - capacity / 4 - n;
@@ -75,7 +75,7 @@ static uint32_t go_to_the_brink(struct mp_place *p, uint32_t n)
 		huge_expect_tidy(p, MOST_OF(n));
 		if (left <= NEAR)
 			return n;
-		assert_true(tries < 20 && n < N_MOST);
+		assert_true(tries < 1000 && n < N_MOST);
 		more = left - NEAR / 2 < more ? (uint32_t)left - NEAR / 2 : more;
 		stream_load(&p->stream, n, more);
 		n += more;
