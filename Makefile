@@ -153,15 +153,15 @@ $(BUILD)/bench/instructions: $(INSTRUCTIONS) $(BUILD)/libberth.a
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^
 # `bench` is a folder too.
 .PHONY: bench bench-long bench-peers deps-peers
-## bench: the figures of the README, five minutes (BENCH_ARGS="--quick --json --only NAME" for less)
+## bench: the figures of the README, seven minutes (BENCH_ARGS="--quick --json --only NAME" for less)
 bench: $(BUILD)/berthd $(BUILD)/bench/bench
 	$(Q)$(BUILD)/bench/bench $(BENCH_ARGS)
 
-## bench-long: all of them, the long forms too (half an hour)
+## bench-long: all of them, the long forms too (a quarter of an hour)
 bench-long: $(BUILD)/berthd $(BUILD)/bench/bench
 	$(Q)$(BUILD)/bench/bench --full $(BENCH_ARGS)
 
-## bench-peers: berth beside what else could be used, in one run; installs that first (root; some minutes)
+## bench-peers: berth beside what else could be used, in one run; installs that first (root; two minutes)
 bench-peers: deps deps-peers
 	$(Q)$(MAKE) --no-print-directory $(BUILD)/berthd $(BUILD)/bench/peers
 	$(Q)$(BUILD)/bench/peers $(BENCH_ARGS)
