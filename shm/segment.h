@@ -8,6 +8,7 @@
 #define BERTH_SHM_SEGMENT_H
 
 #include <stdbool.h>
+#include <string.h>
 #include <sys/types.h>
 
 #include "berth_errors.h"
@@ -98,8 +99,8 @@ static inline const struct shm_detail *seg_detail_usual(const struct seg_map *m,
 {
 	uint64_t at = (uint64_t)off * SHM_RECORD_ALIGN - m->records_off;
 	const struct shm_detail *d;
-	unsigned size, index_len, n_inject;
-	size_t used;
+	unsigned size, index_len, n_inject, pair;
+	size_t used, field_len, ends;
 
 	if (at >= m->records_usual)
 		return NULL;
@@ -108,21 +109,21 @@ static inline const struct shm_detail *seg_detail_usual(const struct seg_map *m,
 	size = (unsigned)*says & 0xffffu;
 	n_inject = (unsigned)(*says >> 40) & 0xffu;
 	index_len = (unsigned)(*says >> 48);
-	if (size > SHM_RECORD_MAX || index_len > SHM_INDEX_MAX || d->data[index_len] != 0)
+	if (size > SHM_RECORD_MAX || index_len > SHM_INDEX_MAX || n_inject > 1)
 		return NULL;
+	/* Without a branch: whether there is a pair is anybody's guess, and the bytes are there in any case. The pair: kind u8,
+	 * field_len u8, value_len u16, field, NUL, value, NUL. */
 	used = index_len + 1u;
-	if (n_inject == 1) { /* kind u8, field_len u8, value_len u16, field, NUL, value, NUL */
-		const unsigned char *pair = (const unsigned char *)d->data + used;
-		size_t field_len = pair[1], value_len = (size_t)pair[2] | (size_t)pair[3] << 8;
-
-		used += 4 + field_len + 1 + value_len + 1;
-		if (pair[0] > 1 || field_len == 0 || sizeof *d + used != size || pair[4 + field_len] != 0 ||
-		    d->data[used - 1] != 0)
-			return NULL;
-	} else if (n_inject != 0) {
+	memcpy(&pair, d->data + used, sizeof pair);
+	pair &= 0u - n_inject;
+	field_len = pair >> 8 & 0xffu;
+	ends = n_inject ? used + 4 + field_len : index_len; /* of the field, if there is one */
+	used += n_inject * (6u + (size_t)field_len + (pair >> 16));
+	if (sizeof *d + used != size)
 		return NULL;
-	}
-	return sizeof *d + used == size ? d : NULL;
+	ends = (unsigned char)d->data[index_len] | (unsigned char)d->data[ends] | (unsigned char)d->data[used - 1];
+	ends |= (size_t)((pair & 0xffu) > 1) | (n_inject & (size_t)(field_len == 0));
+	return ends ? NULL : d;
 }
 static_assert(offsetof(struct shm_detail, size) == 8 && offsetof(struct shm_detail, cluster) == 10 &&
 		      offsetof(struct shm_detail, kind) == 12 && offsetof(struct shm_detail, n_inject) == 13 &&
