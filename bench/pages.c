@@ -103,7 +103,7 @@ static void chase_make(const struct bench *b, struct chase *c, uint32_t n_lines,
 	*c = (struct chase){.size = ((size_t)n_lines * LINE + SEG_HUGE - 1) / SEG_HUGE * SEG_HUGE};
 	if (fd < 0 || ftruncate(fd, (off_t)c->size) != 0)
 		fail("no memory for %zu bytes: %s", c->size, strerror(errno));
-	c->lines = seg_map_file(fd, c->size, PROT_READ | PROT_WRITE, 0);
+	c->lines = seg_map_file(fd, 0, c->size, PROT_READ | PROT_WRITE, 0);
 	close(fd);
 	if ((void *)c->lines == MAP_FAILED)
 		fail("%zu bytes cannot be mapped: %s", c->size, strerror(errno));

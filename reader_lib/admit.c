@@ -22,7 +22,7 @@ static COLD int open_gate(struct berth_reader *r)
 static HOT NOINLINE int admit_unusual(struct berth_reader *r, const void *key, size_t len, uint64_t epoch)
 {
 	struct decision d = {0};
-	bool own;
+	bool own, was_guessed; /* by who came here: decide_usual() */
 	int rc;
 
 	if (!r || !key || len - 1 >= SHM_KEY_MAX)
@@ -34,8 +34,9 @@ static HOT NOINLINE int admit_unusual(struct berth_reader *r, const void *key, s
 		rc = open_gate(r);
 	if (rc != BERTH_OK)
 		return rc;
+	was_guessed = quiet(r) && usual_len(len);
 	own = section_open(r);
-	rc = decide_after(r, key, len, hash_key(r->secret, key, len), &d, usual_len(len));
+	rc = decide_after(r, key, len, hash_key(r->secret, key, len), &d, was_guessed);
 	section_close(r, own);
 	return gate_judge(r->root, rc == BERTH_OK ? gate_word(d.word, epoch) : rc);
 }

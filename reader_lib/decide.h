@@ -141,15 +141,8 @@ INLINE enum attempt attempt(const struct berth_reader *r, const void *key, size_
 INLINE bool guess(const struct berth_reader *r, const void *key, size_t len, uint64_t hash, const struct shm_entry **e,
 		  uint64_t *w)
 {
-	uint32_t home = index_home(hash, r->map.capacity);
-	uint64_t hits;
-
-	index_prefetch_entry(&r->map, home);
-	hits = index_match(&r->map, home, shm_tag(hash));
-	if (unlikely(hits == 0))
-		return false;
-	*e = r->map.entries + home + index_first(hits);
-	return likely(index_hit(*e, key, len, w)) && likely(!word_damaged(*w));
+	index_prefetch_home(&r->map, hash);
+	return index_guess(&r->map, hash, e) && likely(index_hit(*e, key, len, w)) && likely(!word_damaged(*w));
 }
 INLINE bool guess_decision(const struct berth_reader *r, const void *key, size_t len, uint64_t hash, struct decision *d)
 {

@@ -118,8 +118,8 @@ static int decide_again(struct berth_reader *r, const void *key, size_t len, uin
 {
 	int code, rc = BERTH_E_AGAIN;
 
-	index_prefetch_entry(&r->map, index_home(hash, r->map.capacity)); /* while the tags are on their way */
-	for (unsigned i = 0; i < ATTEMPTS; i++) {                         /* decide.h, G5 */
+	index_prefetch_home(&r->map, hash);       /* while the tags are on their way */
+	for (unsigned i = 0; i < ATTEMPTS; i++) { /* decide.h, G5 */
 		enum attempt how;
 
 		if (!current(r)) {

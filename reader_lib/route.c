@@ -25,7 +25,7 @@ static_assert(offsetof(struct berth_route, cluster) == 8 && offsetof(struct bert
 static HOT NOINLINE int route_unusual(struct berth_reader *r, const void *key, size_t len, struct berth_route *out)
 {
 	struct decision d;
-	bool own;
+	bool own, was_guessed; /* by who came here: decide_usual() */
 	int rc;
 
 	if (!r || !key || !out || len - 1 >= SHM_KEY_MAX)
@@ -33,8 +33,9 @@ static HOT NOINLINE int route_unusual(struct berth_reader *r, const void *key, s
 	rc = handle(r);
 	if (rc != BERTH_OK)
 		return rc;
+	was_guessed = quiet(r) && usual_len(len);
 	own = section_open(r);
-	rc = decide_after(r, key, len, hash_key(r->secret, key, len), &d, usual_len(len));
+	rc = decide_after(r, key, len, hash_key(r->secret, key, len), &d, was_guessed);
 	section_close(r, own);
 	if (likely(rc == BERTH_OK))
 		fill(out, d.word, d.is_default);
@@ -57,6 +58,15 @@ HOT int berth_route(struct berth_reader *r, const void *key, size_t len, struct 
 INLINE bool key_fits(const struct berth_key *k)
 {
 	return k->key && k->len - 1 < SHM_KEY_MAX;
+}
+
+/* What holds nothing, when there is no guess. */
+INLINE const struct shm_entry *guess_entry(const struct seg_map *map, uint64_t hash)
+{
+	const struct shm_entry *e = &bl_no_entry;
+
+	(void)index_guess(map, hash, &e);
+	return e;
 }
 
 /* Any number, when the key does not fit. */
@@ -108,13 +118,13 @@ static HOT bool route_chunk(struct berth_reader *r, const struct berth_key *keys
 			index_prefetch_tags(&map, hash[i]);
 		}
 		for (size_t i = 0; i < n; i++) {
-			entry[i] = index_guess(&map, hash[i], &bl_no_entry);
+			entry[i] = guess_entry(&map, hash[i]);
 			__builtin_prefetch(entry[i], 0, 3);
 		}
 	} else {
 		for (size_t i = 0; i < n; i++) {
 			hash[i] = hash_of(secret, &keys[i]);
-			entry[i] = index_guess(&map, hash[i], &bl_no_entry);
+			entry[i] = guess_entry(&map, hash[i]);
 			__builtin_prefetch(entry[i], 0, 3);
 		}
 	}

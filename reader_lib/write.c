@@ -280,7 +280,7 @@ static HOT int begin_all(struct berth_reader *r, const struct berth_key *keys, c
 		for (size_t i = at; i < end; i++) {
 			w[i].epoch = likely(key_fits(&keys[i])) ? hash_key(r->secret, keys[i].key, keys[i].len) : 0;
 			index_prefetch_tags(&r->map, w[i].epoch);
-			index_prefetch_entry(&r->map, index_home(w[i].epoch, r->map.capacity));
+			index_prefetch_home(&r->map, w[i].epoch);
 		}
 		for (size_t i = at; i < end; i++) {
 			status[i] = begin_item(r, keys, epochs ? epochs[i] : 0, i, n, w, ms);

@@ -65,8 +65,8 @@ static inline void section_fence(bool fences)
 							      does the processor's half */
 }
 
-/* Outermost entry; low: section_low of the generation that is mapped. Returns the line's value, to be kept by the caller; afterwards the
- * caller loads root->termgen. */
+/* Outermost entry; low: section_low of the generation that is mapped. Returns the line's value, to be kept by the caller;
+ * afterwards the caller loads root->termgen. */
 static inline uint64_t section_enter(struct shm_line *line, const struct shm_root *root, uint64_t low, bool fences)
 {
 	/* Any older number is only more conservative: relaxed. */

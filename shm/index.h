@@ -95,13 +95,16 @@ int index_find(const struct seg_map *, const void *key, size_t len, uint64_t has
 /* The hot path is the search's first guess, nearly always right, in two steps, so that many keys can be guessed at a
  * time; index_find then finds what index_hit does not know. */
 
-/* The entry that it probably is in; `none` when no tag says so: then no entry is touched for nothing. */
-static inline const struct shm_entry *index_guess(const struct seg_map *m, uint64_t hash, const struct shm_entry *none)
+/* The entry that it probably is in. False: no tag says so, and no entry is touched for nothing. */
+static inline bool index_guess(const struct seg_map *m, uint64_t hash, const struct shm_entry **e)
 {
 	uint32_t slot = index_home(hash, m->capacity);
 	uint64_t hits = index_match(m, slot, shm_tag(hash));
 
-	return hits ? m->entries + slot + index_first(hits) : none;
+	if (__builtin_expect(hits == 0, 0))
+		return false;
+	*e = m->entries + slot + index_first(hits);
+	return true;
 }
 
 /* Is it there? Then *word; for keys of up to SHM_KEY_INLINE bytes. The key tells, its hash need not. */
@@ -116,9 +119,9 @@ static inline void index_prefetch_tags(const struct seg_map *m, uint64_t hash)
 {
 	__builtin_prefetch((const char *)m->tags + index_home(hash, m->capacity), 0, 3);
 }
-static inline void index_prefetch_entry(const struct seg_map *m, uint32_t slot)
+static inline void index_prefetch_home(const struct seg_map *m, uint64_t hash)
 {
-	__builtin_prefetch(m->entries + slot, 0, 3);
+	__builtin_prefetch(m->entries + index_home(hash, m->capacity), 0, 3);
 }
 
 /* The key of an entry, for walkers: *len bytes, valid as long as the section. NULL when damaged. */

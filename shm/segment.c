@@ -190,13 +190,12 @@ int seg_table_check(const void *base, size_t size, const uint8_t uuid[16], struc
 		.n_entries = (uint32_t)n_entries,
 		.n_cluster_slots = h.n_cluster_slots,
 		.generation = h.generation,
-		.size = h.size,
 		.records_off = h.records_off,
-		.records_usual = h.size - h.records_off > SHM_RECORD_MAX ? h.size - h.records_off - SHM_RECORD_MAX : 0,
 		.clusters = (const _Atomic uint32_t *)((const char *)base + h.clusters_off),
 		.documents = (const _Atomic uint64_t *)((const char *)base + h.documents_off),
 		.tags = (const _Atomic uint8_t *)((const char *)base + h.tags_off),
 	};
+	seg_map_size(map, h.size);
 	return BERTH_OK;
 }
 
@@ -262,25 +261,26 @@ int seg_tables_open(int dir_fd, int *tables_fd)
 	return BERTH_OK;
 }
 
-void *seg_map_file(int fd, size_t size, int protection, int flags)
+void *seg_map_file(int fd, uint64_t from, size_t size, int protection, int flags)
 {
 	size_t page = (size_t)sysconf(_SC_PAGESIZE);
 	uint8_t *room, *at;
 	void *p;
 
 	if (size < SEG_HUGE)
-		return mmap(NULL, size, protection, MAP_SHARED | flags, fd, 0);
+		return mmap(NULL, size, protection, MAP_SHARED | flags, fd, (off_t)from);
 	/* Address space of which the file takes an aligned part. */
 	room = mmap(NULL, size + SEG_HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (room == MAP_FAILED)
-		return mmap(NULL, size, protection, MAP_SHARED | flags, fd, 0);
+		return mmap(NULL, size, protection, MAP_SHARED | flags, fd, (off_t)from);
 	at = room + (-(uintptr_t)room & (SEG_HUGE - 1));
-	p = mmap(at, size, protection, MAP_SHARED | MAP_FIXED | flags, fd, 0);
-	if (p ==
-	    MAP_FAILED) { /* EINVAL: pages that are larger still, of hugetlbfs, for which the kernel aligns by itself */
-		if (errno == EINVAL) /* else the room may be gone already, and somebody else's by now */
+	p = mmap(at, size, protection, MAP_SHARED | MAP_FIXED | flags, fd, (off_t)from);
+	if (p == MAP_FAILED) {
+		/* EINVAL: pages that are larger still, of hugetlbfs, for which the kernel aligns by itself. After anything
+		 * else the room may be gone already, and somebody else's by now. */
+		if (errno == EINVAL)
 			munmap(room, size + SEG_HUGE);
-		return mmap(NULL, size, protection, MAP_SHARED | flags, fd, 0);
+		return mmap(NULL, size, protection, MAP_SHARED | flags, fd, (off_t)from);
 	}
 	size = (size + page - 1) / page * page;
 	if (at > room)
@@ -324,7 +324,7 @@ int seg_table_map(int tables_fd, const struct shm_root *root, uint64_t termgen, 
 		rc = BERTH_E_CORRUPT;
 	base = MAP_FAILED;
 	if (rc == BERTH_OK) {
-		base = seg_map_file(fd, (size_t)size, PROT_READ, populate ? MAP_POPULATE : 0);
+		base = seg_map_file(fd, 0, (size_t)size, PROT_READ, populate ? MAP_POPULATE : 0);
 		if (base == MAP_FAILED)
 			rc = BERTH_E_SYSTEM;
 	}

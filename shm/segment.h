@@ -33,8 +33,7 @@ struct seg_map {                       /* one mapped generation */
 	uint32_t generation;
 	size_t size;
 	uint64_t records_off;
-	uint64_t
-		records_usual; /* bytes from there, of those that have SHM_RECORD_MAX bytes before the end behind them */
+	uint64_t records_usual;           /* so many bytes of records have SHM_RECORD_MAX more behind them */
 	const _Atomic uint32_t *clusters; /* record offset / SHM_RECORD_ALIGN by number; 0: none */
 	const _Atomic uint64_t *documents;
 	const _Atomic uint8_t *tags; /* n_entries + SHM_TAG_WINDOW */
@@ -60,10 +59,16 @@ int seg_ledger_map(int dir_fd, const struct shm_root *, const struct shm_ledger 
 void seg_ledger_unmap(const struct shm_ledger **);
 const _Atomic uint64_t *seg_ledger_acks(const struct shm_ledger *); /* SHM_LEDGER_ACKS of them */
 
-/* mmap of a whole file, MAP_SHARED and `flags`, at an address that lets the kernel map its huge pages, where it has any
- * (SEG_HUGE), as such. MAP_FAILED with errno. */
+/* mmap of a file's bytes from `from` (a multiple of SEG_HUGE), MAP_SHARED and `flags`, at an address that lets the kernel
+ * map its huge pages, where it has any, as such. MAP_FAILED with errno. */
 #define SEG_HUGE (2u << 20)
-void *seg_map_file(int fd, size_t size, int protection, int flags);
+void *seg_map_file(int fd, uint64_t from, size_t size, int protection, int flags);
+/* Of a mapping that ends there. */
+static inline void seg_map_size(struct seg_map *m, uint64_t size)
+{
+	m->size = size;
+	m->records_usual = size > m->records_off + SHM_RECORD_MAX ? size - m->records_off - SHM_RECORD_MAX : 0;
+}
 
 /* Opens the directory of the tables, to be kept for seg_table_map. It and its files may be read by all: the instance's
  * own directory keeps others out, and a process that is in keeps its way to later generations after it has dropped its

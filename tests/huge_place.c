@@ -135,7 +135,7 @@ int huge_collapse_refused(void)
 	void *at;
 
 	assert_true(fd >= 0 && ftruncate(fd, (off_t)size) == 0);
-	at = seg_map_file(fd, size, PROT_READ | PROT_WRITE, 0);
+	at = seg_map_file(fd, 0, size, PROT_READ | PROT_WRITE, 0);
 	assert_true(at != MAP_FAILED);
 	memset(at, 1, size);
 	e = madvise(at, size, MADV_COLLAPSE) == 0 ? 0 : errno;

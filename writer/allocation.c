@@ -22,21 +22,18 @@
 /* Multiples of SEG_HUGE. What this leaves undone, file_allocate does. */
 static void make_huge(int fd, uint64_t from, uint64_t to)
 {
-	uint64_t size = to - from;
-	uint8_t *room, *at;
+	void *p;
 
 	/* The kernel makes a huge page of a range that holds a page, by copying what is there; this one is the last, so that
 	 * the file reaches as far as the huge page. */
 	for (uint64_t page = from + SEG_HUGE; page <= to; page += SEG_HUGE)
 		if (posix_fallocate(fd, (off_t)(page - SHM_PAGE), SHM_PAGE) != 0)
 			return;
-	room = mmap(NULL, size + SEG_HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (room == MAP_FAILED)
+	p = seg_map_file(fd, from, to - from, PROT_READ | PROT_WRITE, 0);
+	if (p == MAP_FAILED)
 		return;
-	at = room + (-(uintptr_t)room & (SEG_HUGE - 1));
-	if (mmap(at, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, (off_t)from) != MAP_FAILED)
-		(void)!madvise(at, size, MADV_COLLAPSE);
-	munmap(room, size + SEG_HUGE);
+	(void)!madvise(p, to - from, MADV_COLLAPSE);
+	munmap(p, to - from);
 }
 
 static int allocate_chunk(int fd, uint64_t from, uint64_t to, bool huge)
@@ -53,10 +50,17 @@ static int allocate_chunk(int fd, uint64_t from, uint64_t to, bool huge)
 	return e ? -1 : 0;
 }
 
+static uint64_t chunk_end(uint64_t from, uint64_t to)
+{
+	uint64_t end = (from / CHUNK + 1) * CHUNK;
+
+	return end < to ? end : to;
+}
+
 int file_allocate(int fd, uint64_t from, uint64_t to, bool huge)
 {
 	while (from < to) {
-		uint64_t next = (from / CHUNK + 1) * CHUNK < to ? (from / CHUNK + 1) * CHUNK : to;
+		uint64_t next = chunk_end(from, to);
 
 		if (allocate_chunk(fd, from, next, huge) != 0)
 			return -1;
@@ -83,7 +87,7 @@ static void *run(void *arg)
 		struct allocation_part *p = &a->parts[i];
 
 		while (p->at < a->to && a->error == 0 && !atomic_load_explicit(&a->stop, memory_order_relaxed)) {
-			uint64_t next = (p->at / CHUNK + 1) * CHUNK < a->to ? (p->at / CHUNK + 1) * CHUNK : a->to;
+			uint64_t next = chunk_end(p->at, a->to);
 
 			if (allocate_chunk(p->fd, p->at, next, a->huge) != 0)
 				a->error = errno ? errno : ENOSPC;

@@ -184,7 +184,7 @@ enum refusal_code generation_create(struct table *t, uint32_t number, uint32_t c
 		goto full;
 	/* In two steps: in a process that locks its memory, the kernel fills a mapping of hugetlbfs to its end at once, though
 	 * it was told to lock on fault; it does not with one that nobody may touch. */
-	g->base = seg_map_file(g->fd, g->mapped, PROT_NONE, MAP_NORESERVE);
+	g->base = seg_map_file(g->fd, 0, g->mapped, PROT_NONE, MAP_NORESERVE);
 	if (g->base == MAP_FAILED || mprotect(g->base, g->mapped, PROT_READ | PROT_WRITE) != 0)
 		goto full;
 	header_fill(t, g, number, capacity, n_clusters);
@@ -224,9 +224,7 @@ int generation_seal(struct generation *g, uint64_t headroom)
 	if (g->allocated > size)
 		g->allocated = size;
 	gen_header(g)->size = size;
-	g->map.size = size;
-	g->map.records_usual =
-		size - g->map.records_off > SHM_RECORD_MAX ? size - g->map.records_off - SHM_RECORD_MAX : 0;
+	seg_map_size(&g->map, size);
 	return 0;
 }
 
