@@ -131,6 +131,8 @@ void daemon_connect(struct daemon *);
 /* A connection to a socket of that path, -1 with errno. */
 int socket_connect(const char *path);
 void send_all(int fd, const char *bytes, size_t n, int pass_fd);
+/* One answer of a daemon, with its newline; how long it is. */
+size_t receive_line(int fd, char *line, size_t room);
 void remove_tree(const char *path);
 
 #endif

@@ -51,21 +51,6 @@ static void receive(int fd, char *line, size_t n)
 	}
 }
 
-static size_t receive_line(int fd, char *line)
-{
-	size_t n = 0;
-
-	do {
-		ssize_t got = recv(fd, line + n, LINE_ROOM - 1 - n, 0);
-
-		if (got <= 0)
-			fail("the daemon is gone, or its answer too long");
-		n += (size_t)got;
-	} while (line[n - 1] != '\n');
-	line[n] = 0;
-	return n;
-}
-
 static _Noreturn void run_peer(int fd, size_t request_len, size_t answer_len)
 {
 	char line[LINE_ROOM] = "";
@@ -95,7 +80,7 @@ static void start_sides(const struct bench *b, struct sides *s)
 	close(document);
 	s->request_len = request(line, 0);
 	send_all(s->d.fd, line, s->request_len, -1);
-	s->answer_len = receive_line(s->d.fd, answer);
+	s->answer_len = receive_line(s->d.fd, answer, sizeof(answer));
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
 		fail("socketpair: %s", strerror(errno));
 	fflush(stdout);
@@ -130,7 +115,7 @@ static double measure_daemon(const struct sides *s, unsigned n)
 
 	for (unsigned i = 0; i < n; i++) {
 		send_all(s->d.fd, line, request(line, i), -1);
-		receive_line(s->d.fd, answer);
+		receive_line(s->d.fd, answer, sizeof(answer));
 		if (!strstr(answer, "\"changed\":true"))
 			fail("%s was answered with %s", line, answer);
 	}
@@ -151,7 +136,7 @@ static void check_seen(const struct sides *s)
 	key_name(key, 0);
 	for (unsigned i = 0; i < 100 && rc == BERTH_OK; i++) {
 		send_all(s->d.fd, line, request(line, i % 2), -1);
-		receive_line(s->d.fd, answer);
+		receive_line(s->d.fd, answer, sizeof(answer));
 		rc = berth_route(r, key, KEY_LEN, &out);
 		if (out.epoch != answer_number(answer, "epoch"))
 			fail("a reader sees epoch %llu after %s", (unsigned long long)out.epoch, answer);

@@ -196,6 +196,21 @@ void send_all(int fd, const char *bytes, size_t n, int pass_fd)
 	}
 }
 
+size_t receive_line(int fd, char *line, size_t room)
+{
+	size_t n = 0;
+
+	do {
+		ssize_t got = recv(fd, line + n, room - 1 - n, 0);
+
+		if (got <= 0)
+			fail("the daemon is gone, or its answer too long");
+		n += (size_t)got;
+	} while (line[n - 1] != '\n');
+	line[n] = 0;
+	return n;
+}
+
 void daemon_call(struct daemon *d, const char *line, int pass_fd, char *answer, size_t size, uint64_t *peak)
 {
 	uint64_t from = now_ns();

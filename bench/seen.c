@@ -199,21 +199,6 @@ static void measure_line(struct shared *shared, unsigned n, struct histogram *on
 	end_polls(shared);
 }
 
-static size_t receive_line(int fd, char *line)
-{
-	size_t n = 0;
-
-	do {
-		ssize_t got = recv(fd, line + n, LINE_ROOM - 1 - n, 0);
-
-		if (got <= 0)
-			fail("the daemon is gone, or its answer too long");
-		n += (size_t)got;
-	} while (line[n - 1] != '\n');
-	line[n] = 0;
-	return n;
-}
-
 static void measure_request(const struct place *p, struct shared *shared, const _Atomic uint64_t *word, unsigned n,
 			    struct histogram *h)
 {
@@ -230,7 +215,7 @@ static void measure_request(const struct place *p, struct shared *shared, const 
 		usleep(PAUSE_US);
 		from = ticks_begin();
 		send_all(p->d.fd, line, strlen(line), -1);
-		receive_line(p->d.fd, answer);
+		receive_line(p->d.fd, answer, sizeof(answer));
 		if (!strstr(answer, "\"changed\":true"))
 			fail("%s was answered with %s", line, answer);
 		wait_seen(shared, answer_number(answer, "epoch"));
