@@ -16,8 +16,8 @@ SOVERSION:= 0
 # Debian packages: what builds and runs berth, then what its tests and tools need.
 DEPS_BUILD := build-essential pkg-config liburcu-dev libjemalloc-dev \
 	libxxhash-dev libuv1-dev libjansson-dev libyajl-dev libsqlite3-dev libmicrohttpd-dev \
-	libsystemd-dev libsodium-dev
-DEPS_TEST  := libcmocka-dev nginx libnginx-mod-http-lua lua-cjson strace spin clang clang-tidy cppcheck clang-format libclang-rt-14-dev \
+	libsystemd-dev libsodium-dev libbpf-dev bpftool clang linux-libc-dev
+DEPS_TEST  := libcmocka-dev nginx libnginx-mod-http-lua lua-cjson strace spin clang-tidy cppcheck clang-format libclang-rt-14-dev \
 	valgrind
 
 # Of `make plots`.
@@ -34,11 +34,13 @@ LDFLAGS  += $(SAN)
 
 PKGS_WRITER := libuv jansson yajl sqlite3 liburcu liburcu-cds jemalloc libmicrohttpd libsystemd
 PKGS_TOOLS  := jansson
+PKGS_BPF    := libbpf
 PKGS_SEAL   := libsodium
 cflags_of = $(shell $(PKG) --cflags $(1) 2>/dev/null)
 libs_of   = $(shell $(PKG) --libs $(1) 2>/dev/null)
-WRITER_LIBS := $(call libs_of,$(PKGS_WRITER)) -lpthread
-TOOLS_LIBS  := $(call libs_of,$(PKGS_TOOLS))
+BPF_LIBS    := $(call libs_of,$(PKGS_BPF))
+WRITER_LIBS := $(call libs_of,$(PKGS_WRITER)) $(BPF_LIBS) -lpthread
+TOOLS_LIBS  := $(call libs_of,$(PKGS_TOOLS)) $(BPF_LIBS)
 SEAL_LIBS   := $(call libs_of,$(PKGS_SEAL)) -lpthread
 
 src    = $(sort $(wildcard $(1)/*.c))
@@ -48,6 +50,10 @@ READER := $(call obj,$(call src,reader_lib))
 SEAL   := $(call obj,$(call src,reader_lib/seal))
 WRITER := $(call obj,$(filter-out writer/main.c,$(call src,writer)))
 TOOLS  := $(call obj,$(call src,tools))
+# bpf/NAME.bpf.c is a packet program: build/bpf/NAME.bpf.o, and its skeleton for the loader. The rest of bpf/ is ours to link.
+PROGRAMS := $(patsubst bpf/%.bpf.c,%,$(sort $(wildcard bpf/*.bpf.c)))
+SKELETONS:= $(patsubst %,$(BUILD)/bpf/%.skel.h,$(PROGRAMS))
+BPF    := $(call obj,$(filter-out %.bpf.c,$(call src,bpf)))
 # tests/NN-name.c is a cmocka program; tests/name.c is linked into all of them.
 TESTS  := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/[0-9]*.c)))
 TESTLIB:= $(call obj,$(filter-out $(wildcard tests/[0-9]*.c tests/fuzz_*.c tests/torture_*.c),$(call src,tests)))
@@ -78,11 +84,23 @@ $(BUILD)/obj/%.o: %.c
 	$(call say,CC,$<)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -fPIC -MMD -MP -c -o $@ $<
 
-$(BUILD)/berthd: $(call obj,writer/main.c) $(WRITER) $(SHM)
+# The kernel's own headers, and nothing of libc: a program runs in the kernel. v3: atomics that fetch (Linux 5.12).
+BPF_CFLAGS := -target bpf -mcpu=v3 -O2 -g -Wall -Wextra -Wshadow -Werror -Wno-unused-function \
+	-I/usr/include/$(shell $(CC) -print-multiarch)
+$(BUILD)/bpf/%.bpf.o: bpf/%.bpf.c
+	@mkdir -p $(@D)
+	$(call say,BPF,$<)
+	$(Q)clang $(BPF_CFLAGS) -MMD -MP -c -o $@ $<
+$(BUILD)/bpf/%.skel.h: $(BUILD)/bpf/%.bpf.o
+	$(Q)/usr/sbin/bpftool gen skeleton $< name $* >$@.new && mv $@.new $@
+$(BPF): CFLAGS += -I$(BUILD)/bpf
+$(BPF): | $(SKELETONS)
+
+$(BUILD)/berthd: $(call obj,writer/main.c) $(WRITER) $(BPF) $(SHM)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(WRITER_LIBS)
 
-$(BUILD)/berth: $(TOOLS) $(READER) $(SEAL) $(SHM)
+$(BUILD)/berth: $(TOOLS) $(READER) $(SEAL) $(BPF) $(SHM)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(TOOLS_LIBS) $(SEAL_LIBS)
 
@@ -119,14 +137,14 @@ $(BUILD)/tests/e2e/%: $(BUILD)/obj/tests/e2e/%.o $(E2E)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(TOOLS_LIBS) -lcmocka -lpthread
 
-$(BUILD)/tests/torture_lease: $(TORTURE_LEASE) $(TESTLIB) $(WRITER) $(READER) $(SEAL) $(SHM)
+$(BUILD)/tests/torture_lease: $(TORTURE_LEASE) $(TESTLIB) $(WRITER) $(READER) $(SEAL) $(BPF) $(SHM)
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(WRITER_LIBS) $(SEAL_LIBS)
 
 $(BUILD)/tests/torture_cursor $(BUILD)/tests/77-cursors: $(TORTURE_CURSOR)
 $(BUILD)/tests/14-checker: $(BUILD)/obj/tests/e2e/checker.o $(BUILD)/obj/tests/e2e/history.o
-$(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TESTLIB) $(WRITER) $(READER) $(SEAL) $(SHM)
+$(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TESTLIB) $(WRITER) $(READER) $(SEAL) $(BPF) $(SHM)
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(WRITER_LIBS) $(SEAL_LIBS)
@@ -225,6 +243,12 @@ check-tsan: deps
 check-sanitized: all $(TESTS)
 	$(Q)BERTH_BUILD=$(BUILD) BERTH_SANITIZED=1 tests/run $(if $(PURE_ONLY),$(PURE),$(TESTS))
 
+.PHONY: check-bpf
+## check-bpf: the mirror and the packet programs alone, in this kernel (root; a part of check)
+check-bpf: deps
+	$(Q)$(MAKE) --no-print-directory all $(TESTS)
+	$(Q)BERTH_BUILD=$(BUILD) tests/run $(filter $(BUILD)/tests/9%,$(TESTS))
+
 ## check-e2e: tenants that move between clusters behind nginx, every write looked for afterwards (E2E_MIGRATIONS=200; a minute)
 check-e2e: deps
 	$(Q)$(MAKE) --no-print-directory all $(BUILD)/tests/e2e/e2e
@@ -253,11 +277,11 @@ fuzz: deps
 			$(BUILD)/corpus/$$(basename $$f) 2>$$f.log || { tail -40 $$f.log; exit 1; }; \
 		grep -E 'stat::number_of_executed_units' $$f.log; done
 
-$(BUILD)/tests/fuzz_%: tests/fuzz_%.c $(wildcard shm/*.[ch] writer/*.[ch] reader_lib/*.[ch] reader_lib/seal/*.[ch])
+$(BUILD)/tests/fuzz_%: tests/fuzz_%.c $(SKELETONS) $(wildcard bpf/*.[ch] shm/*.[ch] writer/*.[ch] reader_lib/*.[ch] reader_lib/seal/*.[ch])
 	@mkdir -p $(@D)
 	$(call say,FUZZ,$@)
 	$(Q)clang $(CPPFLAGS) -std=c11 -O1 -g $(WARN) -Wno-unknown-warning-option -fsanitize=fuzzer,address,undefined \
-		-fno-sanitize-recover=undefined -o $@ $< $(filter-out writer/main.c,$(call src,writer)) $(call src,shm) \
+		-fno-sanitize-recover=undefined -o $@ $< $(filter-out writer/main.c,$(call src,writer)) $(filter-out %.bpf.c,$(call src,bpf)) -I$(BUILD)/bpf $(call src,shm) \
 		$(call src,reader_lib) $(call src,reader_lib/seal) $(WRITER_LIBS) $(SEAL_LIBS)
 
 ## model: the Promela models of the protocols, those that must pass and those that must fail (three minutes)
@@ -319,7 +343,7 @@ format:
 		bench/*.[ch] bench/peers/*.[ch] tests/*.[ch] tests/e2e/*.[ch] bpf/*.[ch])
 
 # Folder: what it may include of the others.
-LAYERS := shm: reader_lib:shm reader_lib/seal: writer:shm,bpf bpf:shm tools:reader_lib,shm bench:reader_lib,shm,writer
+LAYERS := shm: reader_lib:shm reader_lib/seal: writer:shm,bpf bpf:shm tools:reader_lib,shm,bpf bench:reader_lib,shm,writer
 ## layers: fail when a folder includes what it must not know
 layers:
 	$(Q)bad=0; for l in $(LAYERS); do d=$${l%%:*}; may=`echo $${l#*:} | tr , '|'`; \

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: MIT
+ * The mirror of the placement table in eBPF maps, as berthd has it: made or taken over, stored into, swapped, compared.
+ * Knows maps and bytes (layout.h), nothing of tables, stores or requests. All calls are the control thread's, unless one
+ * says otherwise. No call makes a system call but those that say so: a change costs stores into mapped memory.
+ *
+ * M1 Every change goes: the entry says pass (mirror_hold), then the table's word, then the entry's new word
+ *    (mirror_store). So a mirror that is stale or half-made passes up, and never admits what the table does not.
+ * M2 An entry's key is written while its word is 0, or a tombstone that a kernel grace period has passed since
+ *    (mirror_aged), or its own key's: no program compares it meanwhile.
+ * M3 While programs may use either of two inner maps, a change holds its entry in both before the table's word.
+ * M4 An inner map is in the outer one only when it is complete; the one before goes after a kernel grace period, which the
+ *    update of an array of maps waits for (Linux: maybe_wait_bpf_programs).
+ * M5 A start finds what a dead writer left; while the table changes hands, control.state is 0 and a kernel grace period has
+ *    passed since: no program answers. */
+#ifndef BERTH_BPF_MIRROR_H
+#define BERTH_BPF_MIRROR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "layout.h"
+
+struct mirror;                    /* the maps of an instance */
+struct mirror_table;              /* one inner map: of one generation */
+#define MIRROR_DEFAULT UINT32_MAX /* in place of a slot: the default */
+
+/* name: of the instance, or the path of its directory. Takes over what is pinned for this root (uuid), removes what is
+ * pinned there for another one whose writer is dead, or makes all anew; nothing of it answers differently than before,
+ * until mirror_suspend. System calls. 0, or -1 with a text: what was wrong and what to do. */
+int mirror_open(const char *name, const uint8_t uuid[16], const uint64_t secret[4], struct mirror **, char *text,
+		size_t size);
+/* Leaves the pins and what they say: the table goes on being true without its writer. */
+void mirror_close(struct mirror **);
+/* For a writer without a mirror: what an earlier one pinned for this instance passes everything up from now on, and is
+ * unpinned. 0 also when there is nothing; -1 with a text: it answers still, so the writer must not start. */
+int mirror_withdraw(const char *name, const uint8_t uuid[16], char *text, size_t size);
+/* /sys/fs/bpf/berth/<instance>; name as above. The last part is the name with what bpffs refuses replaced. */
+void mirror_path(const char *name, char *path, size_t size);
+
+/* Memory for one generation; system calls, any thread. NULL with errno. */
+struct mirror_table *mirror_table_make(struct mirror *, uint32_t generation, uint32_t capacity, uint32_t n_entries);
+void mirror_table_free(struct mirror_table **); /* programs that run keep it alive */
+
+/* t NULL: nothing is done, so that a table without a mirror needs no case of its own. */
+void mirror_key(struct mirror_table *, uint32_t slot, const void *key, size_t len, uint64_t hash); /* then: pass */
+void mirror_longest_probe(struct mirror_table *, uint32_t longest); /* before mirror_key */
+void mirror_hold(struct mirror_table *, uint32_t slot);
+void mirror_store(struct mirror_table *, uint32_t slot, uint64_t word); /* ends what mirror_hold began */
+
+/* number 1..MIRROR_CLUSTERS-1; endpoint NULL: removed. */
+void mirror_cluster_set(struct mirror *, unsigned number, const char *endpoint);
+
+/* A start: suspend (M5; system call, waits for a kernel grace period), the table flips, swap, enable. */
+void mirror_suspend(struct mirror *);
+int mirror_swap(struct mirror *, struct mirror_table *); /* system call, waits likewise. 0, or -1 with errno */
+void mirror_enable(struct mirror *, uint64_t termgen);
+/* A growth: swap in a thread; meanwhile M3. done: 1 done, 0 not yet, -1 failed (errno); the one before is still in use. */
+int mirror_swap_start(struct mirror *, struct mirror_table *);
+int mirror_swap_done(struct mirror *);
+
+/* Tombstones up to `epoch` are to be aged: a thread waits for a kernel grace period. mirror_aged: up to here they are. m
+ * NULL: UINT64_MAX. */
+void mirror_age(struct mirror *, uint64_t epoch);
+uint64_t mirror_aged(const struct mirror *);
+
+/* A program admits writes without leases (control.gated). m NULL: false. */
+bool mirror_gated(const struct mirror *);
+
+/* What an entry says, for compares. */
+struct mirror_entry mirror_entry_get(const struct mirror_table *, uint32_t slot);
+struct mirror_control *mirror_control(struct mirror *); /* counters for status */
+
+#endif
