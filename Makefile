@@ -18,7 +18,7 @@ DEPS_BUILD := build-essential pkg-config liburcu-dev libjemalloc-dev \
 	libxxhash-dev libuv1-dev libjansson-dev libyajl-dev libsqlite3-dev libmicrohttpd-dev \
 	libsystemd-dev libsodium-dev libbpf-dev bpftool clang linux-libc-dev
 DEPS_TEST  := libcmocka-dev nginx libnginx-mod-http-lua lua-cjson strace spin clang-tidy cppcheck clang-format libclang-rt-14-dev \
-	valgrind
+	valgrind iproute2 curl
 
 # Of `make plots`.
 DEPS_PLOTS := gnuplot-nox jq
@@ -54,11 +54,14 @@ TOOLS  := $(call obj,$(call src,tools))
 PROGRAMS := $(patsubst bpf/%.bpf.c,%,$(sort $(wildcard bpf/*.bpf.c)))
 SKELETONS:= $(patsubst %,$(BUILD)/bpf/%.skel.h,$(PROGRAMS))
 BPF    := $(call obj,$(filter-out %.bpf.c,$(call src,bpf)))
+# What a packet program of somebody else includes.
+BPF_HEADERS := $(addprefix bpf/,berth.bpf.h lease.bpf.h answer.h layout.h config.h)
 # tests/NN-name.c is a cmocka program; tests/name.c is linked into all of them.
 TESTS  := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/[0-9]*.c)))
 TESTLIB:= $(call obj,$(filter-out $(wildcard tests/[0-9]*.c tests/fuzz_*.c tests/torture_*.c),$(call src,tests)))
-# The end-to-end run: two programs from one folder.
-E2E    := $(call obj,$(filter-out tests/e2e/e2e.c tests/e2e/demo.c,$(call src,tests/e2e)))
+# The end-to-end runs: programs from one folder.
+E2E_PROGRAMS := e2e demo packets
+E2E    := $(call obj,$(filter-out $(E2E_PROGRAMS:%=tests/e2e/%.c),$(call src,tests/e2e)))
 # Two programs, each of the files that begin with its name, and torture_ambush.c in both; a test of fixed seeds links the
 # second's too.
 TORTURE_LEASE := $(call obj,$(filter-out tests/torture_cursor%,$(wildcard tests/torture_*.c)))
@@ -67,8 +70,10 @@ FUZZ   := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/fuzz_*.c
 BENCH  := $(call obj,$(filter-out bench/instructions.c,$(call src,bench)))
 INSTRUCTIONS := $(call obj,$(addprefix bench/,instructions.c bench.c measure.c histogram.c report.c document.c daemon.c \
 	cursor_pins.c))
-# What the program `peers` has of it besides its own.
-PEERS  := $(call obj,$(call src,bench/peers) $(addprefix bench/,bench.c measure.c histogram.c report.c document.c daemon.c))
+# What the programs `peers` and `bpf` have of it besides their own.
+BENCH_COMMON := $(call obj,$(addprefix bench/,bench.c measure.c histogram.c report.c document.c daemon.c))
+PEERS  := $(call obj,$(call src,bench/peers)) $(BENCH_COMMON)
+BENCH_BPF := $(call obj,$(call src,bench/bpf))
 EXAMPLES := $(patsubst reader_lib/examples/%.c,$(BUILD)/examples/%,$(sort $(wildcard reader_lib/examples/*.c)))
 
 .DEFAULT_GOAL := all
@@ -85,7 +90,7 @@ $(BUILD)/obj/%.o: %.c
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -fPIC -MMD -MP -c -o $@ $<
 
 # The kernel's own headers, and nothing of libc: a program runs in the kernel. v3: atomics that fetch (Linux 5.12).
-BPF_CFLAGS := -target bpf -mcpu=v3 -O2 -g -Wall -Wextra -Wshadow -Werror -Wno-unused-function \
+BPF_CFLAGS := -target bpf -mcpu=v3 -O2 -g -Wall -Wextra -Wshadow -Werror -Wno-unused-function -Wno-unused-parameter \
 	-I/usr/include/$(shell $(CC) -print-multiarch)
 $(BUILD)/bpf/%.bpf.o: bpf/%.bpf.c
 	@mkdir -p $(@D)
@@ -94,7 +99,7 @@ $(BUILD)/bpf/%.bpf.o: bpf/%.bpf.c
 $(BUILD)/bpf/%.skel.h: $(BUILD)/bpf/%.bpf.o
 	$(Q)/usr/sbin/bpftool gen skeleton $< name $* >$@.new && mv $@.new $@
 $(BPF): CFLAGS += -I$(BUILD)/bpf
-$(BPF): | $(SKELETONS)
+$(BPF): $(SKELETONS)
 
 $(BUILD)/berthd: $(call obj,writer/main.c) $(WRITER) $(BPF) $(SHM)
 	$(call say,LINK,$@)
@@ -132,7 +137,7 @@ $(BUILD)/examples/%: reader_lib/examples/%.c $(BUILD)/libberth.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -Ireader_lib -Ishm -MMD -MP $(LDFLAGS) -o $@ $< $(BUILD)/libberth.a
 
-$(BUILD)/tests/e2e/%: $(BUILD)/obj/tests/e2e/%.o $(E2E)
+$(E2E_PROGRAMS:%=$(BUILD)/tests/e2e/%): $(BUILD)/tests/e2e/%: $(BUILD)/obj/tests/e2e/%.o $(E2E)
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(TOOLS_LIBS) -lcmocka -lpthread
@@ -165,12 +170,18 @@ $(BUILD)/bench/peers: $(PEERS) $(BUILD)/libberth.a
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(call libs_of,$(PKGS_PEERS)) -lpthread
+$(BENCH_BPF): CFLAGS += -I$(BUILD)/bpf
+$(BENCH_BPF): $(SKELETONS)
+$(BUILD)/bench/bpf: $(BENCH_BPF) $(BENCH_COMMON) $(BPF) $(BUILD)/libberth.a
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(BPF_LIBS) -lpthread
 $(BUILD)/bench/instructions: $(INSTRUCTIONS) $(BUILD)/libberth.a
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^
 # `bench` is a folder too.
-.PHONY: bench bench-long bench-peers deps-peers
+.PHONY: bench bench-long bench-peers bench-bpf deps-peers
 ## bench: the figures of the README, seven minutes (BENCH_ARGS="--quick --json --only NAME" for less)
 bench: $(BUILD)/berthd $(BUILD)/bench/bench
 	$(Q)$(BUILD)/bench/bench $(BENCH_ARGS)
@@ -184,15 +195,28 @@ bench-peers: deps deps-peers
 	$(Q)$(MAKE) --no-print-directory $(BUILD)/berthd $(BUILD)/bench/peers
 	$(Q)$(BUILD)/bench/peers $(BENCH_ARGS)
 
+## bench-bpf: packet programs on berth's mirror, run by the kernel (root; a minute)
+bench-bpf: deps
+	$(Q)$(MAKE) --no-print-directory $(BUILD)/berthd $(BUILD)/bench/bpf
+	$(Q)$(BUILD)/bench/bpf $(BENCH_ARGS)
+
+.PHONY: bench-splice
+## bench-splice: requests a second of `berth bpf splice` beside nginx, before the same nodes (root; a minute)
+bench-splice: deps
+	$(Q)$(MAKE) --no-print-directory deps DEPS_BUILD= DEPS_TEST="wrk python3"
+	$(Q)$(MAKE) --no-print-directory all
+	$(Q)BERTH_BUILD=$(BUILD) bench/bpf/splice.sh
+
 deps-peers:
 	$(Q)$(MAKE) --no-print-directory deps DEPS_BUILD= DEPS_TEST="$(DEPS_PEERS)"
 
 .PHONY: check-instructions instructions-update plots
 INSTRUCTIONS_RUN = BERTH_BUILD="$(BUILD)" BERTH_CC="$(CC)" BERTH_CFLAGS="$(CFLAGS)" bench/check-instructions
-## check-instructions: the hot calls' instructions, counted, against bench/instructions.txt (before each commit; seconds)
+## check-instructions: instructions of the hot calls and of packet programs, counted, against bench/ and bpf/instructions.txt (before each commit; seconds)
 check-instructions: deps
 	$(Q)$(MAKE) --no-print-directory $(BUILD)/berthd $(BUILD)/bench/instructions
 	$(Q)$(INSTRUCTIONS_RUN)
+	$(Q)$(MAKE) --no-print-directory check-bpf-instructions
 
 ## instructions-update: counts them and writes bench/instructions.txt
 instructions-update: deps
@@ -243,20 +267,28 @@ check-tsan: deps
 check-sanitized: all $(TESTS)
 	$(Q)BERTH_BUILD=$(BUILD) BERTH_SANITIZED=1 tests/run $(if $(PURE_ONLY),$(PURE),$(TESTS))
 
-.PHONY: check-bpf
-## check-bpf: the mirror and the packet programs alone, in this kernel (root; a part of check)
+.PHONY: check-bpf check-bpf-instructions bpf-instructions-update
+## check-bpf: the mirror and the packet programs alone, in this kernel, and their instructions counted (root; before each commit)
 check-bpf: deps
-	$(Q)$(MAKE) --no-print-directory all $(TESTS)
+	$(Q)$(MAKE) --no-print-directory all $(filter $(BUILD)/tests/9%,$(TESTS))
 	$(Q)BERTH_BUILD=$(BUILD) tests/run $(filter $(BUILD)/tests/9%,$(TESTS))
+	$(Q)$(MAKE) --no-print-directory check-bpf-instructions
+
+check-bpf-instructions: $(SKELETONS)
+	$(Q)BERTH_BUILD=$(BUILD) bpf/check-instructions
+
+## bpf-instructions-update: counts them and writes bpf/instructions.txt (root)
+bpf-instructions-update: deps $(SKELETONS)
+	$(Q)BERTH_BUILD=$(BUILD) bpf/check-instructions --update
 
 ## check-e2e: tenants that move between clusters behind nginx, every write looked for afterwards (E2E_MIGRATIONS=200; a minute)
 check-e2e: deps
-	$(Q)$(MAKE) --no-print-directory all $(BUILD)/tests/e2e/e2e
-	$(Q)BERTH_BUILD=$(BUILD) tests/run $(BUILD)/tests/e2e/e2e
+	$(Q)$(MAKE) --no-print-directory all $(BUILD)/tests/e2e/e2e $(BUILD)/tests/e2e/packets
+	$(Q)BERTH_BUILD=$(BUILD) tests/run $(BUILD)/tests/e2e/e2e $(BUILD)/tests/e2e/packets
 
 ## check-breaks: does check-e2e find the fault when the drain is broken on purpose? (a minute)
 check-breaks: deps
-	$(Q)$(MAKE) --no-print-directory all $(BUILD)/tests/e2e/e2e
+	$(Q)$(MAKE) --no-print-directory all $(BUILD)/tests/e2e/e2e $(BUILD)/tests/e2e/packets
 	$(Q)BERTH_BUILD=$(BUILD) tests/e2e/check-breaks
 
 ## torture-lease: writes, migrations, kills, stops, forks, restarts and growth at random for TORTURE_SECONDS (60); BERTH_SEED
@@ -295,13 +327,16 @@ TIDY := -*,clang-analyzer-*,bugprone-*,-bugprone-easily-swappable-parameters,-bu
 	-bugprone-sizeof-expression,-bugprone-suspicious-missing-comma,$\
 	-clang-analyzer-security.insecureAPI.DeprecatedOrUnsafeBufferHandling
 ## lint: clang-tidy and cppcheck over everything (before a merge)
-lint: deps
+lint: deps $(SKELETONS)
 	$(Q)cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
 		--suppress=missingIncludeSystem --suppress=normalCheckLevelMaxBranches -D_GNU_SOURCE \
-		--suppress=ctuuninitvar:shm/index.c -D__SSE2__ -DBERTH_VERSION='"x"' shm reader_lib writer tools bench
-	$(Q)printf '%s\n' $(call src,shm) $(call src,reader_lib) $(call src,reader_lib/seal) $(call src,writer) $(call src,tools) $(call src,bench) | \
+		--suppress=ctuuninitvar:shm/index.c -D__SSE2__ -DBERTH_VERSION='"x"' '-DLIBBPF_OPTS(type, name, ...)=struct type name = {0}' \
+		--suppress=arrayIndexOutOfBoundsCond:bpf/config.h -I$(BUILD)/bpf --suppress='*:$(BUILD)/bpf/*' $(filter-out %.bpf.c,$(call src,bpf)) \
+		shm reader_lib writer tools bench
+	$(Q)printf '%s\n' $(call src,shm) $(call src,reader_lib) $(call src,reader_lib/seal) $(call src,writer) $(call src,tools) $(call src,bench) \
+		$(call src,bench/bpf) $(filter-out %.bpf.c,$(call src,bpf)) | \
 		xargs -n 1 -P 2 sh -c 'clang-tidy --quiet --warnings-as-errors="*" --checks="$(TIDY)" "$$0" -- -std=c11 -D_GNU_SOURCE \
-		-DBERTH_VERSION="\"x\"" 2>/dev/null || exit 255'
+		-DBERTH_VERSION="\"x\"" -isystem $(BUILD)/bpf 2>/dev/null || exit 255'
 
 ## install: programs, library, headers, manual pages, completion, Lua modules and nginx.conf under DESTDIR/PREFIX
 install: all
@@ -314,6 +349,8 @@ install: all
 	install -m 755 $(BUILD)/libberth.so.$(SOVERSION) $(DESTDIR)$(PREFIX)/lib
 	ln -sf libberth.so.$(SOVERSION) $(DESTDIR)$(PREFIX)/lib/libberth.so
 	install -m 644 reader_lib/berth.h shm/berth_errors.h $(DESTDIR)$(PREFIX)/include
+	install -d $(DESTDIR)$(PREFIX)/include/berth/bpf
+	install -m 644 $(BPF_HEADERS) $(DESTDIR)$(PREFIX)/include/berth/bpf
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' reader_lib/berth.pc.in >$(DESTDIR)$(PREFIX)/lib/pkgconfig/berth.pc
 	install -m 644 $(BUILD)/libberth-seal.a $(DESTDIR)$(PREFIX)/lib
 	install -m 755 $(BUILD)/libberth-seal.so.$(SOVERSION) $(DESTDIR)$(PREFIX)/lib
@@ -333,14 +370,14 @@ uninstall:
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,bin/berthd bin/berth lib/libberth.a lib/libberth.so lib/libberth.so.$(SOVERSION) \
 		lib/libberth-seal.a lib/libberth-seal.so lib/libberth-seal.so.$(SOVERSION) include/berth_seal.h \
 		lib/pkgconfig/berth-seal.pc share/man/man3/berth_seal.3 \
-		include/berth.h include/berth_errors.h lib/pkgconfig/berth.pc share/man/man1/berth.1 share/man/man3/berth.3 \
+		include/berth.h include/berth_errors.h $(BPF_HEADERS:bpf/%=include/berth/bpf/%) lib/pkgconfig/berth.pc share/man/man1/berth.1 share/man/man3/berth.3 \
 		share/bash-completion/completions/berth share/doc/berth/nginx.conf share/doc/berth/nginx.md \
 		$(patsubst reader_lib/lua/%,share/lua/5.1/%,$(wildcard reader_lib/lua/*.lua)))
 
 ## format: clang-format over all sources (before each commit)
 format:
 	$(Q)clang-format -i $(filter-out %/berth_errors.h,$(wildcard reader_lib/*.[ch] reader_lib/seal/*.[ch])) $(wildcard shm/*.[ch]) $(wildcard reader_lib/examples/*.c writer/*.[ch] tools/*.[ch] \
-		bench/*.[ch] bench/peers/*.[ch] tests/*.[ch] tests/e2e/*.[ch] bpf/*.[ch])
+		bench/*.[ch] bench/peers/*.[ch] bench/bpf/*.[ch] tests/*.[ch] tests/e2e/*.[ch] bpf/*.[ch])
 
 # Folder: what it may include of the others.
 LAYERS := shm: reader_lib:shm reader_lib/seal: writer:shm,bpf bpf:shm tools:reader_lib,shm,bpf bench:reader_lib,shm,writer

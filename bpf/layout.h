@@ -41,9 +41,9 @@ struct mirror_entry {
 	__u8 pad[7];
 };
 
-struct mirror_head { /* element 0 of an inner map */
-	__u64 dflt;  /* word of the default; 0: none */
-	__u32 generation;
+struct mirror_head {         /* element 0 of an inner map */
+	__u64 dflt;          /* word of the default; 0: none */
+	__u32 generation;    /* of its table; one ahead of control.state's while a growth hands over */
 	__u32 capacity;      /* homes: index_home of shm/index.h */
 	__u32 n_entries;     /* behind this element */
 	__u32 longest_probe; /* stored before an entry that needs it */

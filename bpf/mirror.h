@@ -21,26 +21,37 @@
 
 #include "layout.h"
 
+struct mirror_left { /* told of this root's mirror that goes: no program answers by it any more, its pins are still there */
+	void (*tell)(void *arg, const struct mirror_control *, const struct mirror_lease *);
+	void *arg;
+};
+
 struct mirror;                    /* the maps of an instance */
 struct mirror_table;              /* one inner map: of one generation */
 #define MIRROR_DEFAULT UINT32_MAX /* in place of a slot: the default */
 
 /* name: of the instance, or the path of its directory. Takes over what is pinned for this root (uuid), removes what is
  * pinned there for another one whose writer is dead, or makes all anew; nothing of it answers differently than before,
- * until mirror_suspend. System calls. 0, or -1 with a text: what was wrong and what to do. */
-int mirror_open(const char *name, const uint8_t uuid[16], const uint64_t secret[4], struct mirror **, char *text,
-		size_t size);
+ * until mirror_suspend. System calls; starts the mirror's thread. 1: there was one of this root; 0: there was none; -1
+ * with a text: what was wrong and what to do. */
+int mirror_open(const char *name, const uint8_t uuid[16], const uint64_t secret[4], const struct mirror_left *,
+		struct mirror **, char *text, size_t size);
 /* Leaves the pins and what they say: the table goes on being true without its writer. */
 void mirror_close(struct mirror **);
 /* For a writer without a mirror: what an earlier one pinned for this instance passes everything up from now on, and is
- * unpinned. 0 also when there is nothing; -1 with a text: it answers still, so the writer must not start. */
-int mirror_withdraw(const char *name, const uint8_t uuid[16], char *text, size_t size);
+ * unpinned. 1: so it is; 0: there was none of this root; -1 with a text: it answers still, the writer must not start. */
+int mirror_withdraw(const char *name, const uint8_t uuid[16], const struct mirror_left *, char *text, size_t size);
+/* For a writer that knows of a mirror of this root which is not pinned any more: wherever its programs are, they pass
+ * everything up from now on. except: the one that this writer has, NULL: none. 0, or -1 with errno: it may answer still. */
+int mirror_stray(const struct mirror *except, const uint8_t uuid[16]);
 /* /sys/fs/bpf/berth/<instance>; name as above. The last part is the name with what bpffs refuses replaced. */
 void mirror_path(const char *name, char *path, size_t size);
 
 /* Memory for one generation; system calls, any thread. NULL with errno. */
 struct mirror_table *mirror_table_make(struct mirror *, uint32_t generation, uint32_t capacity, uint32_t n_entries);
-void mirror_table_free(struct mirror_table **); /* programs that run keep it alive */
+void mirror_table_free(struct mirror_table **); /* system calls, likewise; programs that run keep it alive */
+void mirror_table_drop(struct mirror_table **); /* the same by the mirror's thread, for unmapping takes milliseconds */
+uint64_t mirror_table_bytes(const struct mirror_table *);
 
 /* t NULL: nothing is done, so that a table without a mirror needs no case of its own. */
 void mirror_key(struct mirror_table *, uint32_t slot, const void *key, size_t len, uint64_t hash); /* then: pass */
@@ -51,24 +62,35 @@ void mirror_store(struct mirror_table *, uint32_t slot, uint64_t word); /* ends 
 /* number 1..MIRROR_CLUSTERS-1; endpoint NULL: removed. */
 void mirror_cluster_set(struct mirror *, unsigned number, const char *endpoint);
 
-/* A start: suspend (M5; system call, waits for a kernel grace period), the table flips, swap, enable. */
-void mirror_suspend(struct mirror *);
-int mirror_swap(struct mirror *, struct mirror_table *); /* system call, waits likewise. 0, or -1 with errno */
+/* A start: suspend (M5; system call, waits for a kernel grace period), the table flips, swap, enable. 0, or -1 with
+ * errno; after a suspend that failed the table must not change hands. */
+int mirror_suspend(struct mirror *);
+int mirror_swap(struct mirror *, struct mirror_table *); /* system call, waits likewise */
 void mirror_enable(struct mirror *, uint64_t termgen);
-/* A growth: swap in a thread; meanwhile M3. done: 1 done, 0 not yet, -1 failed (errno); the one before is still in use. */
-int mirror_swap_start(struct mirror *, struct mirror_table *);
-int mirror_swap_done(struct mirror *);
 
-/* Tombstones up to `epoch` are to be aged: a thread waits for a kernel grace period. mirror_aged: up to here they are. m
+/* A growth: what takes long is the mirror's thread's. done: 1 done, 0 not yet, -1 failed (errno); after a failure the
+ * mirror is off for good, and a kernel grace period has passed since: no program answers any more. */
+void mirror_make_start(struct mirror *, uint32_t generation, uint32_t capacity, uint32_t n_entries);
+int mirror_make_done(struct mirror *, struct mirror_table **);
+void mirror_swap_start(struct mirror *, struct mirror_table *); /* until it is done: M3 */
+int mirror_swap_done(struct mirror *);
+void mirror_wait(struct mirror *);         /* until what was started is done */
+void mirror_switch_off(struct mirror *);   /* for good; waits for a kernel grace period */
+bool mirror_is_off(const struct mirror *); /* so; NULL: true */
+
+/* Tombstones up to `epoch` are to be aged: the thread waits for a kernel grace period. mirror_aged: up to here they are; t
  * NULL: UINT64_MAX. */
 void mirror_age(struct mirror *, uint64_t epoch);
-uint64_t mirror_aged(const struct mirror *);
+uint64_t mirror_aged(const struct mirror_table *);
 
 /* A program admits writes without leases (control.gated). m NULL: false. */
 bool mirror_gated(const struct mirror *);
 
-/* What an entry says, for compares. */
+/* What an entry says, for compares; MIRROR_DEFAULT: its word alone. */
 struct mirror_entry mirror_entry_get(const struct mirror_table *, uint32_t slot);
-struct mirror_control *mirror_control(struct mirror *); /* counters for status */
+uint32_t mirror_longest_probe_get(const struct mirror_table *);
+const char *mirror_pins(const struct mirror *);                  /* their directory */
+struct mirror_control *mirror_control(const struct mirror *);    /* counters for status; leases' high mark */
+const struct mirror_lease *mirror_leases(const struct mirror *); /* MIRROR_LEASES of them; programs store there */
 
 #endif

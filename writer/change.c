@@ -12,6 +12,10 @@
  * P5 While a generation is being filled beside the one in use, each change goes to both; the one in use first, it
  *    decides. A key that the copy has not reached yet is put into the new one whole, and the copy passes over it.
  *    Before that, while it only gets its memory, nothing goes there: the copy will find it.
+ * P6 Packet programs read a mirror of each generation (bpf/mirror.h, M1..M3): an entry says pass there before the table's
+ *    word is stored, and what the table says after it; in both mirrors before either table's word, for programs may use
+ *    either. A slot gets another key only when packet programs are done with the old one too
+ *    (programs_aged, which like aged_epoch changes between requests alone).
  * Model: tests/model/entry.pml, tests/model/generation.pml. */
 #include "table_internal.h"
 
@@ -58,6 +62,7 @@ static bool slot_holds(const struct generation *g, const struct shm_entry *e, co
 static bool slot_reusable(const struct generation *g, uint32_t slot, uint64_t word)
 {
 	return !word_live(word) && word != WORD_RESERVED && word_epoch(word) <= g->aged_epoch &&
+	       (!g->mirror || word_epoch(word) <= g->programs_aged) &&
 	       atomic_load_explicit(gen_document(g, slot), memory_order_relaxed) == 0;
 }
 
@@ -107,8 +112,12 @@ uint32_t slot_take(struct generation *g, const char *key, size_t len, uint64_t h
 				best = i;
 			break;
 		}
-		if (i - home <= longest && slot_holds(g, e, key, len, hash))
+		if (i - home <= longest && slot_holds(g, e, key, len, hash)) {
+			/* Its own tombstone: no other key of the same batch may move in before it is published. */
+			if (slot_reusable(g, i, word))
+				atomic_store_explicit(&e->word, WORD_RESERVED, memory_order_release);
 			return i;
+		}
 		if (best == SLOT_NONE && slot_reusable(g, i, word))
 			best = i;
 		if (i - home >= longest && best != SLOT_NONE)
@@ -125,8 +134,11 @@ uint32_t slot_take(struct generation *g, const char *key, size_t len, uint64_t h
 			e->n = 0; /* its record is gone; an aged tombstone that holds no key */
 		return SLOT_NONE;
 	}
-	if (best - home > longest) /* before the entry: release, pairs with the acquire in index_find (its G2) */
+	if (best - home > longest) { /* before the entry: release, pairs with the acquire in index_find (its G2) */
 		atomic_store_explicit(&h->longest_probe, best - home, memory_order_release);
+		mirror_longest_probe(g->mirror, best - home);
+	}
+	mirror_key(g->mirror, best, key, len, hash); /* it passes before the table has it (P6) */
 	if (word == WORD_EMPTY)
 		atomic_fetch_add_explicit(&h->n_tombstones, 1, memory_order_relaxed);
 	atomic_store_explicit(&e->word, WORD_RESERVED, memory_order_release);
@@ -189,7 +201,8 @@ static void cell_store(struct table *t, struct generation *g, uint32_t slot, boo
 	}
 	if (new != old)
 		atomic_store_explicit(word, new,
-				      memory_order_release); /* P1: pairs with every reader's load of the word */
+				      memory_order_release);        /* P1: pairs with every reader's load of the word */
+	mirror_store(g->mirror, dflt ? MIRROR_DEFAULT : slot, new); /* P6 */
 	/* After the word: a writer that dies in between leaves a change that the document finds made (`adopted`), not
 	 * one that looks like a command's. */
 	atomic_store_explicit(document, remembered, memory_order_relaxed);
@@ -229,8 +242,10 @@ static void cancel_in(struct table *t, struct generation *g, unsigned which, str
 		struct shm_entry *e = gen_entry(g, c->priv.slot[which]);
 
 		/* A tombstone that anybody may use; it never was more. */
-		if (atomic_load_explicit(&e->word, memory_order_relaxed) == WORD_RESERVED)
+		if (atomic_load_explicit(&e->word, memory_order_relaxed) == WORD_RESERVED) {
 			atomic_store_explicit(&e->word, word_make(0, 0, 1, 0, 0), memory_order_release);
+			mirror_store(g->mirror, c->priv.slot[which], word_make(0, 0, 1, 0, 0));
+		}
 	}
 }
 
@@ -356,12 +371,16 @@ enum refusal_code table_reserve(struct table *t, struct table_change *c, struct 
 
 void table_publish(struct table *t, struct table_change *c)
 {
-	bool dflt = c->key == NULL;
+	struct generation *beside = gen_beside(t);
+	bool dflt = c->key == NULL, both = beside && (dflt || c->priv.slot[1] != SLOT_NONE); /* P5 */
 
+	mirror_hold(t->now->mirror, dflt ? MIRROR_DEFAULT : c->priv.slot[0]); /* P6: in both before either word */
+	if (both)
+		mirror_hold(beside->mirror, dflt ? MIRROR_DEFAULT : c->priv.slot[1]);
 	cell_store(t, t->now, c->priv.slot[0], dflt, &c->after, c->priv.det[0][0], c->priv.det[0][1], c->document,
 		   true);
-	if (gen_beside(t) && (dflt || c->priv.slot[1] != SLOT_NONE)) /* P5 */
-		cell_store(t, gen_beside(t), c->priv.slot[1], dflt, &c->after, c->priv.det[1][0], c->priv.det[1][1],
+	if (both)
+		cell_store(t, beside, c->priv.slot[1], dflt, &c->after, c->priv.det[1][0], c->priv.det[1][1],
 			   c->document, false);
 	t->n_reserved--;
 }
@@ -474,6 +493,7 @@ void table_cluster_publish(struct table *t, struct table_cluster_change *c)
 	cluster_publish_in(t, t->now, c->number, c->priv[0]);
 	if (gen_beside(t))
 		cluster_publish_in(t, gen_beside(t), c->number, c->priv[1]);
+	mirror_cluster_set(t->mirror, c->number, c->id ? c->endpoint : NULL);
 	t->n_reserved--;
 }
 

@@ -8,6 +8,7 @@
  *   its peer reading answers     writable; no request is looked at meanwhile
  *   its turn                     on server.waiting: whole requests are buffered, the idle handle goes on with them
  *   the end of a document        on server.parked: a changing request stays in the buffer and is read again then
+ *   the end of a compare         on server.parked too: `bpf.verify` is read again when a pass has ended
  *   the end of old writes        on server.completing: `complete` with wait_ms stays in the buffer and is read again then
  *   its own document             conn.load
  *
@@ -63,6 +64,7 @@ struct conn {
 
 	uint32_t slot; /* attached: of its registration */
 	uint64_t attach;
+	uint64_t compare;              /* pass of table against mirror that its request waits for; 0: none */
 	struct load *load;             /* whose answer this connection waits for */
 	struct completing *completing; /* of the `complete` at the front of in, which was looked at and waits */
 };

@@ -18,6 +18,7 @@ struct core_options {
 	const char *store_url;
 	uint64_t barrier_ms;
 	bool new_directory;
+	bool bpf;                            /* with a mirror for packet programs */
 	uint64_t (*monotonic_ms)(void *arg); /* NULL: CLOCK_MONOTONIC; injected by tests */
 	void *clock_arg;
 };

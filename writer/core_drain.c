@@ -2,11 +2,17 @@
  * What stands against the cutovers that are under way: the drain's looks, what the ledger has of those who are gone,
  * and the judgement made of both. Called by core.c and through core.h by whoever waits; control thread only. Changes no
  * placement. The looks come first, the ledger and the processes attached last (D4 of drain.c). */
+#include "../bpf/mirror.h"
 #include "core_internal.h"
 #include "lease_book.h"
+#include "packet_leases.h"
 
 static void add_process(struct barrier_who *who, uint32_t pid)
 {
+	if (pid == PACKET_PROGRAM) {
+		who->packet = true;
+		return;
+	}
 	for (unsigned i = 0; i < who->n; i++)
 		if (who->pids[i] == pid)
 			return;
@@ -37,6 +43,9 @@ struct barrier_facts core_facts(struct core *c)
 	struct barrier_facts f = {.left_ms = lease_book_left_ms(registry_book(registry))};
 
 	f.unbracketed = registry_unbracketed(registry, f.without.pids, BARRIER_PIDS, &f.without.n);
+	/* After table_barrier's fence, as the looks: pairs with berth_admit, which stores it before it loads the word. */
+	if (mirror_gated(table_mirror(c->table)))
+		f.unbracketed = f.without.packet = true;
 	return f;
 }
 
@@ -47,11 +56,13 @@ struct barrier core_judge(struct core *c, const struct migration_item *item, con
 	struct barrier_facts f = *of_all;
 	const struct lease_left left = lease_book_find(book, d->hash), over = lease_book_overflown(book);
 	uint64_t now_ms = core_now(c);
+	uint32_t pids[BARRIER_PIDS];
 	struct barrier b;
 
 	f.looked = d->step == DRAIN_LOOKED;
 	f.in_flight = d->open;
-	f.open.n = drain_pids(c->drainer, d, f.open.pids, BARRIER_PIDS);
+	for (unsigned i = drain_pids(c->drainer, d, pids, BARRIER_PIDS), k = 0; k < i; k++)
+		add_process(&f.open, pids[k]);
 	add_ends(c, &f.unknown.end_ms, &f.unknown.who, &d->unknown, now_ms);
 	if (left.how == SHM_LEASE_END_UNKNOWN)
 		add_end(c, &f.unknown.end_ms, &f.unknown.who, left.end_ms, left.pid, now_ms);

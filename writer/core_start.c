@@ -237,7 +237,7 @@ enum refusal_code core_open_with(struct instance *instance, const struct core_op
 	struct core *c = calloc(1, sizeof(*c));
 	struct metas metas = {.r = r};
 	const struct store_visitor visitor = {.meta = see_meta, .arg = &metas};
-	struct table_options table = {.new_directory = options->new_directory};
+	struct table_options table = {.new_directory = options->new_directory, .bpf = options->bpf};
 	const struct last_root last = look_at_root(instance);
 	enum store_result written;
 	enum refusal_code code;
@@ -271,7 +271,7 @@ enum refusal_code core_open_with(struct instance *instance, const struct core_op
 	table.clock_arg = c->clock_arg;
 	if ((code = table_open(instance, &table, &c->table, r)) != R_DONE)
 		goto fail;
-	c->drainer = drain_open(table_registry(c->table));
+	c->drainer = drain_open(c->table);
 	if (!c->drainer) {
 		code = refuse(r, R_FULL, "no memory to start: give the daemon more");
 		goto fail;

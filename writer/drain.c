@@ -20,6 +20,10 @@
  *    counts as now.
  * D6 Damage bounds: slots below n_leases of our own record alone; each slot once a look; kinds that do not exist
  *    are open.
+ * D7 The leases of packet programs are one array more, with fetching atomics on their side (G1..G3 of bpf/lease.bpf.h)
+ *    where a process has membarrier: the program has its lease in memory before it loads the word; here the mirror's
+ *    word is stored, then comes table_barrier's full fence, then drain_add, and a look that begins after that. So D1,
+ *    D2 and D3 hold for it too; no death ends such a lease, and its array stays while the writer runs.
  * A process that died over its lease leaves it open: those that hold one are looked at every CHECK_MS. */
 #include "drain.h"
 
@@ -28,13 +32,15 @@
 #include <time.h>
 
 #include "../shm/segment.h"
+#include "packet_leases.h"
 #include "registry_internal.h"
 
-#define CHECK_MS 20u     /* between two looks whether a process that holds a lease is dead */
-#define CREDIT 512       /* slots between two looks at the clock */
-#define ARRAY_COST 16    /* an array's header is a line that is not at hand */
-#define SET_LEAST 64u    /* cutovers that a look takes along without memory */
-#define SAMPLE_MOST 1024 /* slots that are asked for their process */
+#define CHECK_MS 20u       /* between two looks whether a process that holds a lease is dead */
+#define CREDIT 512         /* slots between two looks at the clock */
+#define ARRAY_COST 16      /* an array's header is a line that is not at hand */
+#define SET_LEAST 64u      /* cutovers that a look takes along without memory */
+#define SAMPLE_MOST 1024   /* slots that are asked for their process */
+#define PACKETS UINT32_MAX /* in place of a registration's slot: the packet programs' array */
 
 struct drain_found {
 	uint64_t attach;
@@ -50,10 +56,11 @@ TAILQ_HEAD(drain_list, drained);
 
 struct drainer {
 	struct registry *registry;
+	const struct table *table;                /* whose mirror has the packet programs' leases */
 	struct drain_list waiting, looking, held; /* held: LOOKED, and something is open */
 	bool changed;
 	/* the look that is under way */
-	bool running, in_array;
+	bool running, in_array, packets_looked; /* packet programs come first */
 	uint32_t slot, reader, index, high;
 	uint64_t attach;
 	struct drain_ends overflow;
@@ -65,57 +72,28 @@ struct drainer {
 
 static void note_end(const struct drainer *w, struct drain_ends *e, uint64_t end_ms, uint32_t pid)
 {
-	uint64_t now_ms = registry_now(w->registry);
-	unsigned at = e->n;
-
-	if (end_ms > now_ms) /* D5 */
-		end_ms = now_ms;
-	if (end_ms > e->latest_ms)
-		e->latest_ms = end_ms;
-	for (unsigned i = 0; i < e->n; i++)
-		if (e->of[i].pid == pid)
-			at = i;
-	if (at == BARRIER_PIDS) {
-		at = 0;
-		for (unsigned i = 1; i < e->n; i++)
-			if (e->of[i].end_ms < e->of[at].end_ms)
-				at = i;
-		if (e->of[at].end_ms >= end_ms)
-			return;
-		e->of[at].end_ms = 0;
-	} else if (at == e->n) {
-		e->of[e->n++].end_ms = 0;
-	}
-	e->of[at].pid = pid;
-	if (end_ms > e->of[at].end_ms)
-		e->of[at].end_ms = end_ms;
+	drain_ends_add(e, end_ms, pid, registry_now(w->registry));
 }
 
-static void note_overflow(const struct drainer *w, struct drain_ends *e, const struct registration *g,
-			  const struct shm_leases *a)
+static void note_overflow(const struct drainer *w, struct drain_ends *e, const struct lease_array *a)
 {
 	/* Acquire, for the reader of this code: the order that counts is that of the slot's load before it (D3). */
-	uint64_t end_ms = atomic_load_explicit(&a->overflow_ms, memory_order_acquire);
+	uint64_t end_ms = atomic_load_explicit(a->overflow_ms, memory_order_acquire);
 
 	if (end_ms)
-		note_end(w, e, end_ms, (uint32_t)g->pid);
-}
-
-static void merge_ends(const struct drainer *w, struct drain_ends *into, const struct drain_ends *from)
-{
-	for (unsigned i = 0; i < from->n; i++)
-		note_end(w, into, from->of[i].end_ms, from->of[i].pid);
+		note_end(w, e, end_ms, a->pid);
 }
 
 /* ---- up and down ---- */
 
-struct drainer *drain_open(struct registry *registry)
+struct drainer *drain_open(struct table *table)
 {
 	struct drainer *w = calloc(1, sizeof *w);
 
 	if (!w)
 		return NULL;
-	w->registry = registry;
+	w->registry = table_registry(table);
+	w->table = table;
 	TAILQ_INIT(&w->waiting);
 	TAILQ_INIT(&w->looking);
 	TAILQ_INIT(&w->held);
@@ -222,7 +200,7 @@ static void look_begin(struct drainer *w)
 	}
 	w->slot = w->reader = w->index = 0;
 	w->attach = 0;
-	w->in_array = false;
+	w->in_array = w->packets_looked = false;
 	w->overflow = (struct drain_ends){0};
 	w->running = true;
 }
@@ -234,7 +212,7 @@ static void look_end(struct drainer *w)
 
 	while ((d = TAILQ_FIRST(&w->looking))) {
 		TAILQ_REMOVE(&w->looking, d, link);
-		merge_ends(w, &d->overflow, &w->overflow);
+		drain_ends_merge(&d->overflow, &w->overflow, registry_now(w->registry));
 		if (d->unkept && d->open) {
 			d->step = DRAIN_WAITING;
 			TAILQ_INSERT_TAIL(&w->waiting, d, link);
@@ -271,7 +249,7 @@ static void keep(struct drained *d, const struct drain_found *f)
 }
 
 /* A lease on hash is in the slot that the look stands at. */
-static void meet(struct drainer *w, const struct registration *g, uint64_t hash, uint64_t state)
+static void meet(struct drainer *w, uint32_t slot, const struct lease_array *a, uint64_t hash, uint64_t state)
 {
 	for (struct wanted *at = wanted_home(w, hash); at->hash; at = wanted_next(w, at)) {
 		struct drained *d = at->hash == hash ? at->d : NULL;
@@ -279,23 +257,22 @@ static void meet(struct drainer *w, const struct registration *g, uint64_t hash,
 		if (!d)
 			continue;
 		if (lease_kind(state) == LEASE_UNKNOWN) {
-			note_end(w, &d->unknown, lease_time(state), (uint32_t)g->pid);
+			note_end(w, &d->unknown, lease_time(state), a->pid);
 			continue;
 		}
 		d->open++;
-		keep(d, &(struct drain_found){
-				.attach = g->attach, .slot = w->slot, .reader = w->reader, .index = w->index});
-		w->registry->slots[w->slot]->suspect |= d->unkept; /* upkeep looks whether it is dead */
+		keep(d,
+		     &(struct drain_found){.attach = w->attach, .slot = slot, .reader = w->reader, .index = w->index});
+		if (slot != PACKETS)
+			w->registry->slots[slot]->suspect |= d->unkept; /* upkeep looks whether it is dead */
 	}
 }
 
 /* Slots of one array from where the look stands. False: it is not at its end. */
-static bool look_at_array(struct drainer *w, const struct registration *g, int *credit)
+static bool look_at_array(struct drainer *w, uint32_t slot, const struct lease_array *a, int *credit)
 {
-	const struct shm_leases *a = leases_of(g, w->reader);
-
 	if (!w->in_array) {
-		w->high = leases_high(g, a); /* G3 of lease.h */
+		w->high = a->high;
 		w->index = 0;
 		w->in_array = true;
 		*credit -= ARRAY_COST;
@@ -305,20 +282,37 @@ static bool look_at_array(struct drainer *w, const struct registration *g, int *
 
 		if (*credit <= 0)
 			return false;
-		hash = lease_look(lease_of(a, w->index), &state);
+		hash = lease_look(&a->slots[w->index], &state);
 		if (hash)
-			meet(w, g, hash, state);
+			meet(w, slot, a, hash, state);
 	}
-	note_overflow(w, &w->overflow, g, a); /* D3: after the slots */
+	note_overflow(w, &w->overflow, a); /* D3: after the slots */
 	w->in_array = false;
 	return true;
+}
+
+static bool time_is_over(int *credit, uint64_t until_ns)
+{
+	if (*credit > 0)
+		return false;
+	*credit = CREDIT;
+	return seg_clock_ns(CLOCK_MONOTONIC) >= until_ns;
 }
 
 /* From where it stands, until the time is over. True: to the end. */
 static bool look_on(struct drainer *w, uint64_t until_ns)
 {
 	int credit = CREDIT;
+	struct lease_array a;
 
+	while (!w->packets_looked && packet_leases(table_mirror(w->table), &a)) {
+		w->packets_looked = look_at_array(w, PACKETS, &a, &credit);
+		if (time_is_over(&credit, until_ns))
+			return false;
+	}
+	if (!w->packets_looked) /* there are none */
+		w->in_array = false;
+	w->packets_looked = true;
 	for (; w->slot < w->registry->end; w->slot++) {
 		const struct registration *g = w->registry->slots[w->slot];
 
@@ -332,13 +326,11 @@ static bool look_on(struct drainer *w, uint64_t until_ns)
 		while (w->reader < g->n_readers) {
 			if (w->reader + 1 < g->n_readers)
 				__builtin_prefetch(leases_of(g, w->reader + 1));
-			if (look_at_array(w, g, &credit))
+			a = lease_array_of(g, w->reader);
+			if (look_at_array(w, w->slot, &a, &credit))
 				w->reader++;
-			if (credit > 0)
-				continue;
-			if (seg_clock_ns(CLOCK_MONOTONIC) >= until_ns)
+			if (time_is_over(&credit, until_ns))
 				return false;
-			credit = CREDIT;
 		}
 	}
 	look_end(w);
@@ -347,28 +339,40 @@ static bool look_on(struct drainer *w, uint64_t until_ns)
 
 /* ---- what was found ---- */
 
-static bool still_open(struct drainer *w, struct drained *d, const struct drain_found *f, uint64_t real_ms)
+/* The array in which it was found. False: it is gone, with what was in it (D4). */
+static bool array_found(struct drainer *w, const struct drain_found *f, uint64_t real_ms, struct lease_array *a)
 {
-	struct registration *g = w->registry->slots[f->slot];
-	const struct shm_leases *a;
-	uint64_t state = 0, hash;
+	struct registration *g;
 
+	if (f->slot == PACKETS)
+		return packet_leases(table_mirror(w->table), a);
+	g = w->registry->slots[f->slot];
 	if (!g || g->attach != f->attach)
-		return false; /* D4 */
+		return false;
 	if (real_ms - g->checked_ms >= CHECK_MS) {
 		g->checked_ms = real_ms;
-		if (registration_dead(g) && registration_bury(w->registry, g)) /* D4 */
+		if (registration_dead(g) && registration_bury(w->registry, g))
 			return false;
 	}
-	a = leases_of(g, f->reader);
-	hash = lease_look(lease_of(a, f->index), &state);
+	*a = lease_array_of(g, f->reader);
+	return true;
+}
+
+static bool still_open(struct drainer *w, struct drained *d, const struct drain_found *f, uint64_t real_ms)
+{
+	uint64_t state = 0, hash;
+	struct lease_array a;
+
+	if (!array_found(w, f, real_ms, &a))
+		return false;
+	hash = lease_look(&a.slots[f->index], &state);
 	if (hash != d->hash) {
-		note_overflow(w, &d->overflow, g, a); /* D3: after the slot */
+		note_overflow(w, &d->overflow, &a); /* D3: after the slot */
 		return false;
 	}
 	if (lease_kind(state) == LEASE_OPEN)
 		return true;
-	note_end(w, &d->unknown, lease_time(state), (uint32_t)g->pid);
+	note_end(w, &d->unknown, lease_time(state), a.pid);
 	return false;
 }
 
@@ -466,9 +470,12 @@ unsigned drain_pids(const struct drainer *w, const struct drained *d, uint32_t p
 	unsigned n = 0;
 
 	for (size_t i = 0; i < d->n; i += every) {
-		const struct registration *g = w->registry->slots[d->found[i].slot];
+		const struct drain_found *f = &d->found[i];
+		const struct registration *g = f->slot == PACKETS ? NULL : w->registry->slots[f->slot];
 
-		if (g && g->attach == d->found[i].attach)
+		if (f->slot == PACKETS)
+			n = pid_add(pids, n, room, PACKET_PROGRAM);
+		else if (g && g->attach == f->attach)
 			n = pid_add(pids, n, room, (uint32_t)g->pid);
 	}
 	return n;

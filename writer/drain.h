@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * The exact drain: which writes that were admitted before a cutover are still under way. For each cutover that is
- * published it looks through the lease arrays of all registrations once, then again at what it found there. Called by
- * the core, which also asks the ledger for those who are gone. Control thread only; guarantees in drain.c. */
+ * published it looks through the lease arrays of all registrations and of the packet programs once, then again at what
+ * it found there. Called by the core, which also asks the ledger for those who are gone. Control thread only; guarantees in drain.c. */
 #ifndef BERTH_WRITER_DRAIN_H
 #define BERTH_WRITER_DRAIN_H
 
@@ -19,6 +19,10 @@ struct drain_ends {
 		uint32_t pid;
 	} of[BARRIER_PIDS];
 };
+
+/* now_ms: an end in the future counts as now. */
+void drain_ends_add(struct drain_ends *, uint64_t end_ms, uint32_t pid, uint64_t now_ms);
+void drain_ends_merge(struct drain_ends *into, const struct drain_ends *from, uint64_t now_ms);
 
 enum drain_step {
 	DRAIN_OUT = 0, /* not published, or over */
@@ -42,8 +46,9 @@ struct drained {
 };
 
 struct drainer;
+struct table;
 /* NULL: out of memory. */
-struct drainer *drain_open(struct registry *);
+struct drainer *drain_open(struct table *);
 /* What is in is out then. */
 void drain_close(struct drainer **);
 
@@ -61,7 +66,7 @@ void drain_for(struct drainer *, struct drained *, uint64_t budget_us);
 bool drain_changed(struct drainer *);
 /* Is anything known to be open, whose end nobody will tell? */
 bool drain_open_leases(const struct drainer *);
-/* The first processes that hold leases on it. */
+/* The first processes that hold leases on it; among them PACKET_PROGRAM. */
 unsigned drain_pids(const struct drainer *, const struct drained *, uint32_t pids[], unsigned room);
 
 #endif

@@ -233,6 +233,7 @@ static void generation_free(struct generation **gp, bool unmap)
 	struct generation *g = *gp;
 
 	records_destroy(g);
+	mirror_table_drop(&g->mirror);
 	if (unmap) {
 		if (g->base && g->base != MAP_FAILED)
 			munmap(g->base, g->mapped);

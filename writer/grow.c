@@ -3,7 +3,8 @@
  * into a new generation, releasing old ones.
  *
  * Growth: allocate (the new file and a reserve of its size, F1 and F4 of generation.c) -> copy slot by slot, while each
- * change goes to both tables (P5 of change.c) -> seal -> flip. It starts early enough (GROW_AT) that slices suffice;
+ * change goes to both tables (P5 of change.c) -> seal -> packet programs go over to the new mirror (mirror_follow.c),
+ * while changes still go to both -> flip. It starts early enough (GROW_AT) that slices suffice;
  * where changes come faster they wait for it a little, each (grow_press), and it is done at once where that did not
  * suffice (GROW_MUST, a batch). It neither starts nor goes on between a reserve and its publish.
  *
@@ -182,6 +183,7 @@ bool grow_start(struct table *t, uint32_t capacity, uint32_t n_clusters, struct 
 	t->asked = false;
 	t->copied = 0;
 	t->growth = GROW_ALLOCATE;
+	mirrored_grow(t);
 	return true;
 }
 
@@ -202,11 +204,13 @@ static int allocated(struct table *t, bool wait)
 void grow_stop(struct table *t)
 {
 	(void)!allocated(t, false);
+	mirrored_rest(t);
 }
 
 static void grow_give_up(struct table *t)
 {
 	grow_stop(t);
+	mirrored_give_up(t);
 	close(t->reserving_fd);
 	t->reserving_fd = -1;
 	unlinkat(t->instance->table_dir_fd, "reserve.new", 0);
@@ -307,16 +311,23 @@ static unsigned long long grow_lacks(const struct table *t)
 	return (want > has ? want - has : 0) + (want > t->reserving ? want - t->reserving : 0);
 }
 
+/* For a thread, in table_step's slices. */
+static bool grow_waits(const struct table *t)
+{
+	return t->allocating || t->mirror_making || t->growth == GROW_SWAP;
+}
+
 /* One slice. 1: flipped, or given up; 0: more to do. */
 static int grow_slice(struct table *t, uint64_t until_ns, struct refusal *r)
 {
+	bool wait = until_ns == UINT64_MAX;
 	uint32_t capacity;
 
 	if (!t->next)
 		return 1;
 	capacity = t->next->map.capacity;
 	while (t->growth == GROW_ALLOCATE) {
-		int rc = grow_allocate(t, until_ns == UINT64_MAX);
+		int rc = grow_allocate(t, wait);
 
 		if (rc < 0) {
 			refuse(r, R_FULL,
@@ -326,25 +337,34 @@ static int grow_slice(struct table *t, uint64_t until_ns, struct refusal *r)
 			grow_give_up(t);
 			return 1;
 		}
-		if (rc > 0) {
+		if (rc > 0 && mirrored_grown(t, wait)) {
 			t->growth = GROW_COPY;
 			if (!copy_header(t))
 				goto full;
 		}
-		if (t->allocating || seg_clock_ns(CLOCK_MONOTONIC) >= until_ns)
+		if (grow_waits(t) || seg_clock_ns(CLOCK_MONOTONIC) >= until_ns)
 			return 0;
 	}
-	while (t->copied < t->now->map.n_entries) {
+	while (t->growth == GROW_COPY && t->copied < t->now->map.n_entries) {
 		for (unsigned i = 0; i < COPY_STEP && t->copied < t->now->map.n_entries; i++, t->copied++)
 			if (!copy_slot(t, t->copied))
 				goto full;
 		if (seg_clock_ns(CLOCK_MONOTONIC) >= until_ns)
 			return 0;
 	}
-	if (generation_seal(t->next, t->headroom) != 0 || generation_flip(t, r) != R_DONE)
+	if (t->growth == GROW_COPY) {
+		if (generation_seal(t->next, t->headroom) != 0)
+			goto full;
+		mirrored_swap(t);
+		t->growth = GROW_SWAP;
+	}
+	if (!mirrored_swapped(t, wait))
+		return 0;
+	if (generation_flip(t, r) != R_DONE)
 		goto full;
 	t->growth = GROW_IDLE;
 	t->headroom = 0;
+	mirrored_enable(t);
 	return 1;
 full:
 	refuse(r, R_FULL, "a table of %u entries has no room for what is in the present one: give %s more room",
@@ -420,10 +440,9 @@ void grow_press(struct table *t, size_t n)
 
 	if (t->growth == GROW_IDLE || t->n_reserved || taken(t) < at + (must - at) / 2)
 		return;
-	if (t->allocating && !allocation_done(t->allocating))
+	if (grow_waits(t))
 		nanosleep(&nap, NULL);
-	else
-		grow_slice(t, seg_clock_ns(CLOCK_MONOTONIC) + us * 1000u, &ignored);
+	grow_slice(t, seg_clock_ns(CLOCK_MONOTONIC) + us * 1000u, &ignored);
 }
 
 static bool time_to_grow(const struct table *t)
@@ -440,6 +459,7 @@ uint64_t table_step(struct table *t, uint64_t budget_us)
 	uint64_t until_ns = start + budget_us * 1000u;
 	struct refusal ignored;
 
+	mirrored_age(t);
 	if (passed_left(t)) {
 		free_passed(t, until_ns);
 	} else if ((t->n_retired || t->old) && now_ms >= t->next_look_ms) {
@@ -460,7 +480,7 @@ uint64_t table_step(struct table *t, uint64_t budget_us)
 	}
 	if (t->growth != GROW_IDLE && !t->n_reserved) {
 		if (grow_slice(t, until_ns, &ignored) == 0)
-			return t->allocating ? ALLOCATING_MS : 0;
+			return grow_waits(t) ? ALLOCATING_MS : 0;
 	} else if (now_ms >= t->grow_again_ms && old_files_step(t)) {
 		return 0;
 	}
@@ -468,7 +488,9 @@ uint64_t table_step(struct table *t, uint64_t budget_us)
 		return 0;
 	if (t->reserve_size < t->now->limit && now_ms >= t->grow_again_ms)
 		t->grow_again_ms = now_ms + RETRY_MS;
-	wait = registry_next_ms(t->registry, now_ms);
+	wait = mirror_compare_step(t, now_ms, until_ns);
+	if (wait > registry_next_ms(t->registry, now_ms))
+		wait = registry_next_ms(t->registry, now_ms);
 	if (lease_book_count(registry_book(t->registry))) {
 		if (now_ms >= t->expire_ms) {
 			lease_book_expire(registry_book(t->registry),

@@ -178,7 +178,7 @@ static enum refusal_code cutover(const struct state *now, const struct step *ste
 	return R_DONE;
 }
 
-/* Which processes: " (process 12, 34 and more)", or nothing. */
+/* Which processes: " (process 12, 34 and more)", " (a packet program)", or nothing. */
 static const char *processes(const struct barrier *b, char *text, size_t room)
 {
 	size_t n = 0;
@@ -192,7 +192,11 @@ static const char *processes(const struct barrier *b, char *text, size_t room)
 					      i ? ", " : " (process ");
 	}
 	if (b->n_pids && n < room)
-		snprintf(text + n, room - n, "%s)", b->n_pids == BARRIER_PIDS ? " and more" : "");
+		n += (size_t)snprintf(text + n, room - n, "%s", b->n_pids == BARRIER_PIDS ? " and more" : "");
+	if (b->packet && n < room)
+		n += (size_t)snprintf(text + n, room - n, "%sa packet program", b->n_pids ? ", " : " (");
+	if (n && n < room)
+		snprintf(text + n, room - n, ")");
 	return text;
 }
 
@@ -223,6 +227,7 @@ static enum refusal_code barrier_pending(const struct step *step, struct refusal
 	r->reason = b->reason;
 	r->remaining_ms = b->remaining_ms;
 	r->in_flight = b->in_flight;
+	r->packet = b->packet;
 	r->n_pids = b->n_pids;
 	memcpy(r->pids, b->pids, sizeof(r->pids));
 	return R_BARRIER_PENDING;

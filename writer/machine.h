@@ -24,6 +24,7 @@ struct barrier {               /* what stands against `complete`, as judged by t
 	const char *reason;    /* NULL: nothing */
 	uint64_t remaining_ms; /* until it is over, as far as that is known; 0: nobody knows (leases-open) */
 	uint64_t in_flight;    /* leases open on the partition */
+	bool packet;           /* a packet program is among those that it is about: it has no process */
 	unsigned n_pids; /* processes that it is about, the first of them; 0 is one that is not visible from here */
 	uint32_t pids[BARRIER_PIDS];
 };

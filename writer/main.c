@@ -77,7 +77,7 @@ static int serve(struct server *s, struct refusal *r)
 {
 	const struct options *o = s->options;
 	const struct core_options core = {
-		.store_url = o->store, .barrier_ms = o->barrier_ms, .new_directory = o->new_directory};
+		.store_url = o->store, .barrier_ms = o->barrier_ms, .new_directory = o->new_directory, .bpf = o->bpf};
 	enum refusal_code code = core_open(&s->instance, &core, &s->core, r);
 	bool over;
 	int rc;
@@ -89,6 +89,7 @@ static int serve(struct server *s, struct refusal *r)
 		core_close(&s->core);
 		return 1;
 	}
+	mirror_tell(s);
 	pinning_open(s);
 	code = control_open(s, r);
 	rc = upkeep_open(s);

@@ -162,6 +162,18 @@ static int put_reader(void *arg, const struct registry_row *row)
 	return 0;
 }
 
+static void put_packet_programs(struct listing *l)
+{
+	struct table *t = core_table(l->server->core);
+	struct registry_row row;
+
+	if (!registry_packets(table_registry(t), table_mirror(t), &row))
+		return;
+	buffer_format(l->out, ",\"packet_programs\":{\"unbracketed\":%s", truth(row.unbracketed));
+	put_leases(l, &row);
+	buffer_text(l->out, "}");
+}
+
 enum refusal_code method_readers(struct call *call, struct refusal *r)
 {
 	struct listing l = {.server = call->server, .out = call->out, .comma = ""};
@@ -172,7 +184,9 @@ enum refusal_code method_readers(struct call *call, struct refusal *r)
 	l.grace = atomic_load_explicit(&call->server->root->grace, memory_order_relaxed);
 	buffer_text(call->out, "{\"readers\":[");
 	registry_walk(table_registry(core_table(call->server->core)), put_reader, &l);
-	buffer_text(call->out, "]}");
+	buffer_text(call->out, "]");
+	put_packet_programs(&l);
+	buffer_text(call->out, "}");
 	return R_DONE;
 }
 
@@ -188,10 +202,9 @@ static int put_migration(void *arg, const struct migration *m)
 	put_ago(l->out, "cutover_ms_ago", l->now_ms, m->cutover_ms);
 	buffer_text(l->out, ",\"reason\":");
 	buffer_string(l->out, m->barrier.reason, m->barrier.reason ? strlen(m->barrier.reason) : 0);
-	buffer_format(l->out,
-		      ",\"remaining_ms\":%" PRIu64 ",\"in_flight\":%" PRIu64 ",\"pids\":", m->barrier.remaining_ms,
+	buffer_format(l->out, ",\"remaining_ms\":%" PRIu64 ",\"in_flight\":%" PRIu64, m->barrier.remaining_ms,
 		      m->barrier.in_flight);
-	rpc_pids(l->out, m->barrier.pids, m->barrier.n_pids);
+	rpc_pids(l->out, m->barrier.pids, m->barrier.n_pids, m->barrier.packet);
 	buffer_text(l->out, "}");
 	l->comma = ",";
 	return 0;
@@ -261,6 +274,31 @@ enum refusal_code method_history(struct call *call, struct refusal *r)
 	if (core_history(call->server->core, key, len, (unsigned)limit, &visitor, r) != 0)
 		return r->code != R_DONE ? r->code : refuse(r, R_BACKEND, "the store could not be read: retry");
 	buffer_text(call->out, "]}");
+	return R_DONE;
+}
+
+enum refusal_code method_bpf_verify(struct call *call, struct refusal *r)
+{
+	struct table *t = core_table(call->server->core);
+	const struct table_compared *last = table_compared(t);
+	struct conn *c = call->conn;
+
+	if (table_mirror_off(t)) {
+		c->compare = 0;
+		return refuse(r, R_INVALID, "there is no mirror to compare: %s", table_mirror_off(t));
+	}
+	if (c->compare == 0)
+		c->compare = table_compare(t);
+	if (last->run < c->compare) {
+		call->parks = true;
+		upkeep_soon(call->server, 0);
+		return R_DONE;
+	}
+	c->compare = 0;
+	buffer_format(call->out, "{\"entries\":%" PRIu64 ",\"differences\":%" PRIu64 ",\"first\":", last->entries,
+		      last->n_differ);
+	buffer_string(call->out, last->n_differ ? last->first : NULL, last->first_len);
+	buffer_text(call->out, "}");
 	return R_DONE;
 }
 

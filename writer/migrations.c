@@ -162,6 +162,7 @@ uint64_t barrier_over_ms(const struct barrier_rule *rule, uint64_t moment_ms)
 
 static void blame(struct barrier *b, const struct barrier_who *who)
 {
+	b->packet = who->packet;
 	b->n_pids = who->n;
 	memcpy(b->pids, who->pids, sizeof(b->pids));
 }

@@ -64,6 +64,7 @@ uint64_t barrier_rule_ends_ms(const struct barrier_rule *);
 uint64_t barrier_over_ms(const struct barrier_rule *, uint64_t moment_ms);
 
 struct barrier_who { /* processes, the first of them */
+	bool packet; /* and a packet program: nobody knows its process */
 	unsigned n;
 	uint32_t pids[BARRIER_PIDS];
 };
@@ -75,7 +76,7 @@ struct barrier_facts {      /* what is known of one cutover, all of it since its
 		uint64_t end_ms; /* the latest; 0: none */
 		struct barrier_who who;
 	} unknown, overflow, died;
-	bool unbracketed; /* a process is attached that may write without leases */
+	bool unbracketed; /* a process is attached, or a packet program runs, that may write without leases */
 	uint64_t left_ms; /* when the last one of those was found gone; 0: never */
 	struct barrier_who without;
 };

@@ -31,6 +31,7 @@
 	  "percent of the capacity that the pins of one partition may take, 1 to 100 (off)") \
 	X("busy-poll", CPU, busy_poll, "[=CPU]", "the cursor thread never sleeps; with a CPU: it runs there alone") \
 	X("takeover", FLAG, takeover, NULL, "end the writer that holds the instance, then start") \
+	X("bpf", FLAG, bpf, NULL, "mirror the table into eBPF maps, for packet programs (CAP_BPF, /sys/fs/bpf)") \
 	X("http", TEXT, http, "ADDR:PORT", "serve /metrics, /status and a page there; :PORT is loopback (off)") \
 	X("table-dir", TEXT, table_dir, "DIR", "directory for the table files alone, e.g. on hugetlbfs") \
 	X("no-huge-pages", FLAG, no_huge_pages, NULL, "keep the table on pages of 4 KiB") \

@@ -47,6 +47,7 @@ static void fill(struct refusal *r, enum refusal_code code, const char *path, co
 	r->reason = NULL;
 	r->remaining_ms = 0;
 	r->in_flight = 0;
+	r->packet = false;
 	r->n_pids = 0;
 	cut_at_character(r->path, sizeof(r->path), snprintf(r->path, sizeof(r->path), "%s", path));
 	cut_at_character(r->message, sizeof(r->message), vsnprintf(r->message, sizeof(r->message), format, arguments));

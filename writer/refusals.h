@@ -53,6 +53,7 @@ struct refusal {
 	const char *reason; /* static: not-published, leases-open, unknown-outcome, ...; NULL otherwise */
 	uint64_t remaining_ms;
 	uint64_t in_flight;
+	bool packet;     /* a packet program is among those that it is about */
 	unsigned n_pids; /* processes that it is about, the first of them; 0 is one that is not visible from here */
 	uint32_t pids[REFUSAL_PIDS];
 };

@@ -96,6 +96,23 @@ static inline uint32_t leases_high(const struct registration *g, const struct sh
 	return high < g->n_leases ? high : g->n_leases;
 }
 
+/* One array of leases, whoever writes it. */
+struct lease_array {
+	const struct shm_lease *slots;
+	const _Atomic uint64_t *overflow_ms;
+	uint32_t high; /* slots that have been in use, as it was loaded before the slots are */
+	uint32_t pid;
+};
+static inline struct lease_array lease_array_of(const struct registration *g, uint32_t reader)
+{
+	const struct shm_leases *a = leases_of(g, reader);
+
+	return (struct lease_array){.slots = lease_of(a, 0),
+				    .overflow_ms = &a->overflow_ms,
+				    .high = leases_high(g, a),
+				    .pid = (uint32_t)g->pid};
+}
+
 /* R1 of registry.c: is its process proved dead? */
 bool registration_dead(const struct registration *);
 /* Its rings are let go (registry_rings.c, P1), its leases are saved (registry_leases.c, L1), then file, row and memory go.

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "packet_leases.h"
 #include "sigbus.h"
 
 uint64_t registry_now(const struct registry *r)
@@ -39,12 +40,12 @@ bool registration_unbracketed(const struct registration *g)
 
 static void save_array(struct registry *r, const struct registration *g, uint32_t reader, uint64_t now_ms)
 {
-	const struct shm_leases *a = leases_of(g, reader);
+	const struct lease_array a = lease_array_of(g, reader);
 	uint64_t barrier_ms = barrier_of(r), overflow;
 
-	for (uint32_t i = 0, high = leases_high(g, a); i < high; i++) {
-		struct lease_left left = {.end_ms = now_ms, .pid = (uint32_t)g->pid, .how = SHM_LEASE_END_DIED};
-		uint64_t state, hash = lease_look(lease_of(a, i), &state);
+	for (uint32_t i = 0; i < a.high; i++) {
+		struct lease_left left = {.end_ms = now_ms, .pid = a.pid, .how = SHM_LEASE_END_DIED};
+		uint64_t state, hash = lease_look(&a.slots[i], &state);
 
 		if (!hash)
 			continue;
@@ -56,9 +57,9 @@ static void save_array(struct registry *r, const struct registration *g, uint32_
 		}
 		lease_book_put(r->book, hash, &left, barrier_ms, now_ms);
 	}
-	overflow = not_after(atomic_load_explicit(&a->overflow_ms, memory_order_acquire), now_ms); /* G4 of lease.h */
+	overflow = not_after(atomic_load_explicit(a.overflow_ms, memory_order_acquire), now_ms); /* G4 of lease.h */
 	if (overflow && !lease_old(overflow, barrier_ms, now_ms))
-		lease_book_overflow(r->book, overflow, (uint32_t)g->pid);
+		lease_book_overflow(r->book, overflow, a.pid);
 }
 
 void registration_save_leases(struct registry *r, const struct registration *g)
@@ -134,35 +135,55 @@ static int by_age(const void *a, const void *b)
 	return (x->since_ms > y->since_ms) - (x->since_ms < y->since_ms);
 }
 
+/* One more array into the row. */
+static void row_array(struct registry *r, struct registry_row *row, uint32_t reader, const struct lease_array *a)
+{
+	uint64_t now_ms = registry_now(r), barrier_ms = barrier_of(r), overflow;
+
+	for (uint32_t i = 0; i < a->high; i++) {
+		uint64_t state, hash = lease_look(&a->slots[i], &state);
+		struct registry_lease lease = {.reader = reader, .hash = hash};
+
+		if (!hash)
+			continue;
+		lease.since_ms = not_after(lease_time(state), now_ms);
+		lease.unknown = lease_kind(state) == LEASE_UNKNOWN;
+		if (lease.unknown && lease_old(lease.since_ms, barrier_ms, now_ms))
+			continue;
+		row->n_leases += !lease.unknown;
+		row->n_unknown += lease.unknown;
+		show(r->shown, &row->n_leases_shown, &lease);
+	}
+	overflow = not_after(atomic_load_explicit(a->overflow_ms, memory_order_relaxed), now_ms);
+	if (overflow > row->overflow_ms && !lease_old(overflow, barrier_ms, now_ms))
+		row->overflow_ms = overflow;
+}
+
+static void row_end(struct registry *r, struct registry_row *row)
+{
+	qsort(r->shown, row->n_leases_shown, sizeof(*r->shown), by_age);
+	row->leases = r->shown;
+}
+
 void registration_row_leases(struct registry *r, const struct registration *g, struct registry_row *row)
 {
-	uint64_t now_ms = registry_now(r), barrier_ms = barrier_of(r);
-	uint32_t n = 0;
-
 	row->max_leases = g->n_leases;
 	for (uint32_t reader = 0; g->n_leases && reader < g->n_readers; reader++) {
-		const struct shm_leases *a = leases_of(g, reader);
-		uint64_t overflow;
+		const struct lease_array array = lease_array_of(g, reader);
 
-		for (uint32_t i = 0, high = leases_high(g, a); i < high; i++) {
-			uint64_t state, hash = lease_look(lease_of(a, i), &state);
-			struct registry_lease lease = {.reader = reader, .hash = hash};
-
-			if (!hash)
-				continue;
-			lease.since_ms = not_after(lease_time(state), now_ms);
-			lease.unknown = lease_kind(state) == LEASE_UNKNOWN;
-			if (lease.unknown && lease_old(lease.since_ms, barrier_ms, now_ms))
-				continue;
-			row->n_leases += !lease.unknown;
-			row->n_unknown += lease.unknown;
-			show(r->shown, &n, &lease);
-		}
-		overflow = not_after(atomic_load_explicit(&a->overflow_ms, memory_order_relaxed), now_ms);
-		if (overflow > row->overflow_ms && !lease_old(overflow, barrier_ms, now_ms))
-			row->overflow_ms = overflow;
+		row_array(r, row, reader, &array);
 	}
-	qsort(r->shown, n, sizeof(*r->shown), by_age);
-	row->leases = r->shown;
-	row->n_leases_shown = n;
+	row_end(r, row);
+}
+
+bool registry_packets(struct registry *r, const struct mirror *m, struct registry_row *row)
+{
+	struct lease_array array;
+
+	*row = (struct registry_row){.max_leases = MIRROR_LEASES, .unbracketed = mirror_gated(m)};
+	if (!packet_leases(m, &array))
+		return false;
+	row_array(r, row, 0, &array);
+	row_end(r, row);
+	return true;
 }

@@ -46,6 +46,7 @@ static void sweep(struct instance *in)
 	unlinkat(in->table_dir_fd, "reserve.new", 0);
 	unlink_all(in->readers_fd, "");
 	unlinkat(in->dir_fd, "ledger", 0);
+	unlinkat(in->dir_fd, "mirrored", 0); /* mirror_follow.c */
 	unlinkat(in->dir_fd, "root", 0);
 }
 

@@ -75,12 +75,12 @@ static int error_number(enum refusal_code code)
 	}
 }
 
-void rpc_pids(struct buffer *out, const uint32_t *pids, unsigned n)
+void rpc_pids(struct buffer *out, const uint32_t *pids, unsigned n, bool packet)
 {
-	buffer_text(out, "[");
+	buffer_text(out, ",\"pids\":[");
 	for (unsigned i = 0; i < n; i++)
 		buffer_format(out, "%s%" PRIu32, i ? "," : "", pids[i]);
-	buffer_text(out, "]");
+	buffer_format(out, "],\"packet_programs\":%s", packet ? "true" : "false");
 }
 
 void rpc_refuse(struct buffer *out, const json_t *id, const struct refusal *r)
@@ -95,10 +95,9 @@ void rpc_refuse(struct buffer *out, const json_t *id, const struct refusal *r)
 		buffer_string(out, r->path, strlen(r->path));
 	}
 	if (r->reason) {
-		buffer_format(out,
-			      ",\"reason\":\"%s\",\"remaining_ms\":%" PRIu64 ",\"in_flight\":%" PRIu64 ",\"pids\":",
-			      r->reason, r->remaining_ms, r->in_flight);
-		rpc_pids(out, r->pids, r->n_pids);
+		buffer_format(out, ",\"reason\":\"%s\",\"remaining_ms\":%" PRIu64 ",\"in_flight\":%" PRIu64, r->reason,
+			      r->remaining_ms, r->in_flight);
+		rpc_pids(out, r->pids, r->n_pids, r->packet);
 	}
 	buffer_text(out, "}}}\n");
 }
@@ -318,6 +317,10 @@ static enum rpc_outcome dispatch(struct conn *c, json_t *root, struct refusal *r
 		if (call.later) {
 			buffer_cut(call.out, start);
 			return RPC_LATER;
+		}
+		if (call.parks) {
+			buffer_cut(call.out, start);
+			return RPC_PARKED;
 		}
 		if (call.waits) {
 			buffer_cut(call.out, start);

@@ -34,6 +34,7 @@ enum method_socket {
 	X("migrations", migrations, ON_BOTH, NONE) \
 	X("history", history, ON_BOTH, MAY("partition", STRING) MAY("limit", INTEGER)) \
 	X("watch", watch, ON_BOTH, NONE) \
+	X("bpf.verify", bpf_verify, ON_BOTH, NONE) \
 	X("attach", attach, ON_LOOK, \
 	  MUST("version", INTEGER) MUST("pid", INTEGER) MUST("readers", INTEGER) MUST("writes", STRING) \
 		  MUST("fences", BOOLEAN) MUST("monotonic_ns", INTEGER) MUST("boottime_ns", INTEGER) \
@@ -61,6 +62,7 @@ struct call {
 	const json_t *args[PARAMS_MAX]; /* NULL: not given */
 	struct buffer *out;             /* where the handler writes its result, one JSON value */
 	bool later;                     /* set by the handler: it has taken the id and answers through conn.load */
+	bool parks;                     /* set by the handler: nothing was done, try again when a compare has ended */
 	bool waits;                     /* set by the handler: nothing was done, the request waits for a drain */
 };
 
@@ -82,8 +84,8 @@ enum rpc_outcome {
 enum rpc_outcome rpc_handle(struct conn *, const char *frame, size_t len);
 /* An answer that belongs to no request that could be understood: id null. */
 void rpc_refuse(struct buffer *out, const json_t *id, const struct refusal *);
-/* The processes that a barrier is about, as an array. */
-void rpc_pids(struct buffer *out, const uint32_t *pids, unsigned n);
+/* Who a barrier is about: two members more of an object. */
+void rpc_pids(struct buffer *out, const uint32_t *pids, unsigned n, bool packet);
 /* The two halves of an answer around its result. */
 void rpc_result_begin(struct buffer *out, const json_t *id);
 void rpc_result_end(struct buffer *out);

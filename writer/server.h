@@ -82,6 +82,8 @@ struct server {
 	uv_signal_t signals[3];
 	int n_signals;
 	bool core_busy;         /* core_step wants to be called again at once */
+	uint64_t compared;      /* pass of table against mirror that was last told of */
+	bool bpf_told;          /* that the mirror is off */
 	uint64_t upkeep_ns_max; /* of one turn: how long the sockets wait at most, for what is done between requests */
 
 	/* status.c, http.c */
@@ -99,6 +101,8 @@ void upkeep_soon(struct server *, uint64_t within_ms);
 /* There is work for the idle handle: slices of a document, buffered requests. */
 void upkeep_wake(struct server *);
 void upkeep_close(struct server *);
+/* Tells the log, once, that --bpf was asked for and that there is no mirror (any more). */
+void mirror_tell(struct server *);
 
 /* main.c: as on SIGTERM. */
 void server_stop(struct server *);

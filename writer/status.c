@@ -80,6 +80,29 @@ static void cursors_collect(const struct server *s, struct status *to)
 	to->cursors.busy_poll = is.busy_poll;
 }
 
+static void bpf_collect(const struct table *t, const struct table_stats *stats, struct status *to)
+{
+	const struct mirror *m = table_mirror(t);
+	const char *off = table_mirror_off(t);
+	const struct mirror_control *c;
+
+	snprintf(to->bpf.reason, sizeof(to->bpf.reason), "%s", off ? off : "");
+	if (!m)
+		return;
+	c = mirror_control(m);
+	to->bpf.on = off == NULL;
+	to->bpf.generation = off ? 0 : stats->generation;
+	to->bpf.entries = off ? 0 : stats->capacity + SHM_PROBE_MAX;
+	to->bpf.bytes = table_mirror_bytes(t);
+	to->bpf.changes = c->n_changes;
+	to->bpf.swaps = c->n_swaps;
+	to->bpf.compared = c->n_compared;
+	to->bpf.differences = c->n_differences;
+	to->bpf.lag_ns = c->lag_ns;
+	to->bpf.gated = mirror_gated(m);
+	snprintf(to->bpf.path, sizeof(to->bpf.path), "%s", mirror_pins(m));
+}
+
 void status_collect(struct server *s, struct status *to)
 {
 	struct table *t = core_table(s->core);
@@ -103,6 +126,7 @@ void status_collect(struct server *s, struct status *to)
 	core_migrations(s->core, count_migration, to);
 	leases_count(s, to);
 	cursors_collect(s, to);
+	bpf_collect(t, &stats, to);
 	to->drains = s->n_drains;
 	to->blackout_ms = s->blackout_ms;
 	to->blackout_ms_max = s->blackout_ms_max;
@@ -158,14 +182,26 @@ void status_json(const struct status *s, struct buffer *b)
 #define PUT_CURSORS(name, shape, type, help) \
 	put_json(b, comma, #name, shape, s->cursors.name); \
 	comma = ",";
+#define PUT_BPF(name, shape, type, help) \
+	put_json(b, comma, #name, shape, s->bpf.name); \
+	comma = ",";
+#define PUT_BPF_TEXT(name, size) \
+	buffer_format(b, ",\"%s\":", #name); \
+	buffer_string(b, s->bpf.name, strlen(s->bpf.name));
 	STATUS_TEXTS(PUT_TEXT)
 	STATUS_NUMBERS(PUT_NUMBER)
 	buffer_text(b, ",\"cursors\":{");
 	comma = "";
 	STATUS_CURSORS(PUT_CURSORS)
+	buffer_text(b, "},\"bpf\":{");
+	comma = "";
+	STATUS_BPF(PUT_BPF)
+	STATUS_BPF_TEXTS(PUT_BPF_TEXT)
 #undef PUT_TEXT
 #undef PUT_NUMBER
 #undef PUT_CURSORS
+#undef PUT_BPF
+#undef PUT_BPF_TEXT
 	buffer_text(b, "}}");
 }
 
@@ -190,7 +226,10 @@ void status_metrics(const struct status *s, struct buffer *b)
 #define PUT_NUMBER(name, shape, type, help) PUT_METRIC(#name, type, help, s->name)
 #define PUT_CURSORS(name, shape, type, help) PUT_METRIC("cursor_" #name, type, help, s->cursors.name)
 	STATUS_NUMBERS(PUT_NUMBER)
+#define PUT_BPF(name, shape, type, help) PUT_METRIC("bpf_" #name, type, help, s->bpf.name)
 	STATUS_CURSORS(PUT_CURSORS)
+	STATUS_BPF(PUT_BPF)
+#undef PUT_BPF
 #undef PUT_METRIC
 #undef PUT_NUMBER
 #undef PUT_CURSORS
@@ -235,10 +274,14 @@ void status_page(const struct status *s, struct buffer *b)
 	buffer_format(b, "<tr><td>cursor_%s</td><td>%" PRIu64 "</td><td>%s</td></tr>\n", #name, s->cursors.name, help);
 	STATUS_TEXTS(PUT_TEXT)
 	STATUS_NUMBERS(PUT_NUMBER)
+#define PUT_BPF(name, shape, type, help) \
+	buffer_format(b, "<tr><td>bpf_%s</td><td>%" PRIu64 "</td><td>%s</td></tr>\n", #name, s->bpf.name, help);
 	STATUS_CURSORS(PUT_CURSORS)
+	STATUS_BPF(PUT_BPF)
 #undef PUT_TEXT
 #undef PUT_NUMBER
 #undef PUT_CURSORS
+#undef PUT_BPF
 	buffer_text(b,
 		    "</table>\n<p><a href=\"/metrics\">metrics</a> <a href=\"/status\">status</a></p></body></html>\n");
 }

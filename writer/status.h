@@ -64,6 +64,20 @@
 	X(sleeping, TRUTH, gauge, "1 while the cursor thread waits for a doorbell") \
 	X(busy_poll, TRUTH, gauge, "1 when it never sleeps (--busy-poll)")
 
+/* Of the mirror for packet programs, likewise; metrics berth_bpf_NAME. Counters: since its maps were made. */
+#define STATUS_BPF(X) \
+	X(on, TRUTH, gauge, "1 while packet programs have answers from the mirror") \
+	X(generation, NUMBER, gauge, "table that the mirror is of") \
+	X(entries, NUMBER, gauge, "slots of the mirror") \
+	X(bytes, NUMBER, gauge, "memory of the mirror of the table") \
+	X(changes, NUMBER, counter, "words stored into the mirror by changes") \
+	X(swaps, NUMBER, counter, "mirrors of another generation that packet programs were given") \
+	X(compared, NUMBER, counter, "entries compared with the table") \
+	X(differences, NUMBER, counter, "of them, those that were not equal") \
+	X(lag_ns, NUMBER, gauge, "longest time that an entry said pass during one change, in nanoseconds") \
+	X(gated, TRUTH, gauge, "1 when a packet program admits writes without leases")
+#define STATUS_BPF_TEXTS(X) X(path, 320) X(reason, 400)
+
 #define STATUS_TEXTS(X) X(version, 32) X(instance, 256) X(store, 32) X(membarrier, 32)
 
 struct status {
@@ -74,6 +88,10 @@ struct status {
 	struct {
 		STATUS_CURSORS(STATUS_NUMBER)
 	} cursors;
+	struct {
+		STATUS_BPF(STATUS_NUMBER)
+		STATUS_BPF_TEXTS(STATUS_TEXT)
+	} bpf;
 #undef STATUS_NUMBER
 #undef STATUS_TEXT
 };

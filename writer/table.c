@@ -68,6 +68,7 @@ enum refusal_code table_open(struct instance *in, const struct table_options *o,
 	if (rc != R_DONE)
 		goto fail;
 	registry_set_held(t->registry, held_by, t);
+	mirrored_open(t, o->bpf);
 	map_previous(t);
 	old_files_find(t);
 	reserve_reclaim(t);
@@ -97,6 +98,7 @@ void table_close(struct table **tp)
 		generation_forget(&t->now);
 	old_files_close(t);
 	registry_close(&t->registry);
+	mirror_close(&t->mirror);
 	seg_table_unmap(&t->previous);
 	ledger_close(t);
 	root_close(t);
@@ -164,6 +166,7 @@ enum refusal_code table_build(struct table *t, uint64_t n, struct refusal *r)
 		return R_FULL;
 	}
 	atomic_store_explicit(&gen_header(t->next)->next_cluster, 1, memory_order_relaxed);
+	mirrored_begin(t, t->next);
 	return R_DONE;
 }
 
@@ -205,6 +208,8 @@ static enum refusal_code more_cluster_slots(struct table *t, unsigned number, st
 					      memory_order_relaxed);
 	}
 	t->next = g;
+	g->mirror = old->mirror; /* nothing is in it yet */
+	old->mirror = NULL;
 	table_load_counters(t, gen_header(old)->epoch, gen_header(old)->next_cluster, gen_header(old)->document_version,
 			    gen_header(old)->default_document);
 	generation_forget(&old);
@@ -271,7 +276,11 @@ enum refusal_code table_flip(struct table *t, struct refusal *r)
 	atomic_store_explicit(&t->root->writer_pid, (uint64_t)getpid(), memory_order_relaxed);
 	atomic_store_explicit(&t->root->writer_start, seg_process_start(getpid()), memory_order_relaxed);
 	table_heartbeat(t);
-	rc = generation_flip(t, r);
+	rc = mirrored_suspend(t, r);
+	if (rc == R_DONE)
+		rc = generation_flip(t, r);
+	if (rc == R_DONE)
+		mirrored_start(t);
 	seg_table_unmap(&t->previous);
 	return rc;
 }

@@ -11,6 +11,7 @@
 #ifndef BERTH_WRITER_TABLE_H
 #define BERTH_WRITER_TABLE_H
 
+#include "../bpf/mirror.h"
 #include "instance.h"
 #include "placement.h"
 
@@ -24,6 +25,7 @@ struct table_options {
 	bool new_directory;                  /* accept that the root that the store knows is gone (--new-directory) */
 	uint64_t (*monotonic_ms)(void *arg); /* for leases: when they end; NULL: CLOCK_MONOTONIC */
 	void *clock_arg;
+	bool bpf; /* with a mirror for packet programs */
 };
 
 /* Maps or makes root and ledger. R_BACKEND (system call, no room), R_INVALID (another layout, not --new-directory). */
@@ -45,6 +47,25 @@ struct table_shared table_shared(struct table *);
 /* The last generation of a writer before this one, read-only; NULL when there is none or it is damaged. Valid until
  * table_flip. */
 const struct seg_map *table_previous(const struct table *);
+
+/* ---- the mirror for packet programs (mirror_follow.c) ---- */
+/* NULL: none. One that was switched off is still given: programs may have leases open in it. */
+struct mirror *table_mirror(const struct table *);
+/* Why packet programs have no answers; NULL: they have. Lives until the next call that changes the table. */
+const char *table_mirror_off(const struct table *);
+uint64_t table_mirror_bytes(const struct table *);
+
+struct table_compared {    /* table against mirror, one whole pass */
+	uint64_t run;      /* its number, from 1; 0: none has ended yet */
+	uint64_t entries;  /* compared */
+	uint64_t n_differ; /* found, and stored again */
+	char first[300];   /* of the first: its partition, or "(default)" */
+	size_t first_len;
+};
+/* A pass that begins after this call, at once: the number that its end will have. */
+uint64_t table_compare(struct table *);
+/* The last pass that ended. */
+const struct table_compared *table_compared(const struct table *);
 
 /* ---- start ---- */
 enum refusal_code table_build(struct table *, uint64_t n_partitions, struct refusal *);

@@ -69,7 +69,9 @@ struct generation {
 	struct records records;
 	struct retired *retired; /* ring, FIFO */
 	size_t retired_head, retired_n, retired_size;
-	uint64_t aged_epoch; /* tombstones up to this epoch may be used for other keys */
+	uint64_t aged_epoch;         /* tombstones up to this epoch may be used for other keys, as far as readers go */
+	uint64_t programs_aged;      /* and up to this one as far as packet programs go, when there is a mirror */
+	struct mirror_table *mirror; /* NULL: none */
 };
 
 struct old_file { /* a generation that readers may still be in */
@@ -85,7 +87,8 @@ struct old_file { /* a generation that readers may still be in */
 	bool zeroed; /* up to `punched` it is zeros that are backed by memory, not holes */
 };
 
-enum growth { GROW_IDLE, GROW_ALLOCATE, GROW_COPY };
+/* GROW_SWAP: the copy is complete and packet programs may use either mirror. */
+enum growth { GROW_IDLE, GROW_ALLOCATE, GROW_COPY, GROW_SWAP };
 
 struct table {
 	struct instance *instance;
@@ -117,6 +120,18 @@ struct table {
 	uint64_t passed; /* what was retired with a lower number than this may be freed */
 	uint64_t held_bytes;
 	uint64_t expire_ms; /* when to look again whether records of leases are old */
+	/* mirror_follow.c */
+	struct mirror *mirror; /* NULL: none */
+	char mirror_off[400];  /* why it does not answer; "": it does */
+	bool mirror_found;     /* it is, or replaces, the one that an earlier writer left */
+	bool mirror_making;    /* of next: the mirror's thread is at it */
+	struct {
+		bool asked, runs;
+		uint64_t started; /* passes */
+		uint32_t generation, at;
+		uint64_t next_ms; /* of CLOCK_MONOTONIC: the next one by itself */
+		struct table_compared now, last;
+	} compare;
 	/* clusters: private, so that looking one up costs no walk */
 	json_t *cluster_numbers;
 	uint32_t *uses; /* by number */
@@ -184,6 +199,33 @@ void grow_press(struct table *, size_t n);
 /* Starts to grow when it is time; false when there is no room for it. */
 bool grow_start(struct table *, uint32_t capacity, uint32_t n_cluster_slots, struct refusal *);
 
+/* ---- mirror_follow.c: what the table does about its mirror, beyond the stores of a change (change.c) ---- */
+/* At a start, after root is open: takes it over or makes it; no mirror is no failure. */
+void mirrored_open(struct table *, bool wanted);
+/* The mirror of a generation that is built at a start. */
+void mirrored_begin(struct table *, struct generation *);
+/* Before the flip of a start: nobody answers any more from what is there. R_BACKEND. */
+enum refusal_code mirrored_suspend(struct table *, struct refusal *);
+/* After it: programs answer again, from this generation. */
+void mirrored_start(struct table *);
+/* After the flip of a growth, when programs are there already. */
+void mirrored_enable(struct table *);
+/* Growth: begins to make next's; true when it is made, or will not be. wait: until then. */
+void mirrored_grow(struct table *);
+bool mirrored_grown(struct table *, bool wait);
+/* Growth: programs go over to next's, while changes go to both; true when they are there. wait: until then. */
+void mirrored_swap(struct table *);
+bool mirrored_swapped(struct table *, bool wait);
+/* A growth ends early. */
+void mirrored_rest(struct table *);
+void mirrored_give_up(struct table *);
+/* What packet programs may still see of removed entries gets old. */
+void mirrored_age(struct table *);
+
+/* ---- mirror_compare.c ---- */
+/* A slice of a compare. ms until the next call, as table_step. */
+uint64_t mirror_compare_step(struct table *, uint64_t now_ms, uint64_t until_ns);
+
 /* ---- ledger.c ---- */
 /* fresh: of a root that was just made. left_ms: a ledger that is made anew does not know who has left: nobody (0), or
  * somebody who may have written without leases, then. */
@@ -230,7 +272,7 @@ static inline _Atomic uint64_t *ledger_acks(struct shm_ledger *l)
  * reserve and its publish: growth rests meanwhile. */
 static inline struct generation *gen_beside(const struct table *t)
 {
-	return t->growth == GROW_COPY ? t->next : NULL;
+	return t->growth == GROW_COPY || t->growth == GROW_SWAP ? t->next : NULL;
 }
 
 /* The writer's own, writable view of a generation. */

@@ -10,6 +10,7 @@
 #include "log.h"
 #include "notify.h"
 #include "pinning.h"
+#include "text.h"
 #include "watch.h"
 
 #define CORE_BUDGET_US 1000u
@@ -42,6 +43,36 @@ static void took(struct server *s, uint64_t since_ns)
 		s->upkeep_ns_max = ns;
 }
 
+/* What the log has to say of the mirror; `bpf.verify` waits for a pass. */
+static void mirror_turn(struct server *s)
+{
+	struct table *t = core_table(s->core);
+	const struct table_compared *last = table_compared(t);
+	char first[TEXT_SHOWN];
+
+	mirror_tell(s);
+	if (last->run == s->compared)
+		return;
+	s->compared = last->run;
+	if (last->n_differ)
+		log_event(LEVEL_ERROR, "bpf-difference", LOG_N("entries", last->entries),
+			  LOG_N("differences", last->n_differ),
+			  LOG_S("first", text_show(first, sizeof(first), last->first, last->first_len)),
+			  LOG_S("message", "the mirror did not say what the table says: it was stored again"));
+	conns_unpark(s);
+}
+
+void mirror_tell(struct server *s)
+{
+	const char *why = table_mirror_off(core_table(s->core));
+
+	if (!why || s->bpf_told || !s->options->bpf)
+		return;
+	s->bpf_told = true;
+	log_event(LEVEL_WARN, "bpf-off", LOG_S("reason", why),
+		  LOG_S("message", "packet programs pass everything to user space; all else is served"));
+}
+
 static void core_turn(struct server *s)
 {
 	uint64_t from = busy_ns();
@@ -55,6 +86,7 @@ static void core_turn(struct server *s)
 		upkeep_wake(s);
 	else if (wait_ms != UINT64_MAX)
 		upkeep_soon(s, wait_ms);
+	mirror_turn(s);
 	publish_turn(s);
 	took(s, from);
 }
@@ -77,7 +109,8 @@ static void on_idle(uv_idle_t *idle)
 	watch_flush(s);
 	if (s->core_busy)
 		core_turn(s);
-	if (!more && !s->core_busy)
+	/* core_turn may have queued some that waited for what it has ended. */
+	if (!more && !s->core_busy && TAILQ_EMPTY(&s->waiting))
 		uv_idle_stop(idle);
 }
 

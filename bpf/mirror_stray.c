@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: MIT
+ * Mirrors without pins: somebody removed them, or the BPF file system that they are in is not mounted here, and packet
+ * programs that were loaded on them answer still. Found by looking at all maps of the kernel, which are numbered for all
+ * mount namespaces alike, for the name and the root's uuid. Control thread, at a start that has reason to look; needs
+ * CAP_SYS_ADMIN. */
+#include "mirror_internal.h"
+
+#include <bpf/bpf.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/* Does programs that run on this one keep from answering, if it is of this root. True when it was. */
+static bool silence(int fd, const uint8_t uuid[16])
+{
+	struct mirror_control *c = mmap(NULL, sizeof *c, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	bool ours;
+
+	if (c == MAP_FAILED)
+		return false;
+	ours = load64(&c->magic) == MIRROR_MAGIC && memcmp(c->uuid, uuid, 16) == 0;
+	if (ours)
+		atomic_store_explicit(SHARED64(&c->state), 0, memory_order_seq_cst);
+	munmap(c, sizeof *c);
+	return ours;
+}
+
+/* No program answers by what it loaded before. */
+static int wait_for_programs(void)
+{
+	struct mirror m = {.t = {.grace_fd = -1, .grace_inner_fd = -1}};
+	int rc = mirror_grace_open(&m) == 0 ? mirror_grace(&m) : -1;
+
+	mirror_grace_close(&m);
+	return rc;
+}
+
+int mirror_stray(const struct mirror *except, const uint8_t uuid[16])
+{
+	struct bpf_map_info info;
+	__u32 id = 0, size, mine = 0, n = 0;
+	int fd;
+
+	if (except) {
+		size = sizeof info;
+		memset(&info, 0, sizeof info);
+		if (bpf_obj_get_info_by_fd(except->fds[MAP_CONTROL], &info, &size) != 0)
+			return -1;
+		mine = info.id;
+	}
+	while (bpf_map_get_next_id(id, &id) == 0) {
+		if (id == mine)
+			continue;
+		fd = bpf_map_get_fd_by_id(id);
+		if (fd < 0 && errno == ENOENT)
+			continue;
+		if (fd < 0)
+			return -1;
+		size = sizeof info;
+		memset(&info, 0, sizeof info);
+		if (bpf_obj_get_info_by_fd(fd, &info, &size) == 0 && strcmp(info.name, "berth_control") == 0 &&
+		    info.value_size == sizeof(struct mirror_control) && info.map_flags & BPF_F_MMAPABLE)
+			n += silence(fd, uuid);
+		close(fd);
+	}
+	if (errno != ENOENT)
+		return -1;
+	return n ? wait_for_programs() : 0;
+}
