@@ -303,6 +303,83 @@ const struct command commands[] = {
 		.run = seal_inspect,
 	},
 	{
+		.name = "bpf load",
+		.operand = "PROGRAM",
+		.optional = OPT(HEADER) | OPT(SEGMENT) | OPT(PORT) | OPT(GATE) | OPT(PREFIX4) | OPT(PREFIX6),
+		.help = "Load a packet program, `steer` or `connect`, on the mirror of an instance.",
+		.more = "berthd must run with --bpf, or have run so. steer (XDP) counts requests by cluster and phase, "
+			"tells "
+			"later programs the cluster, and with a gate drops writes of partitions in cutover. connect "
+			"takes connections to 198.18.0.7 to the endpoint of the cluster with number 7 (`berth "
+			"clusters`), "
+			"for clients that know nothing of berth; where there is no address to go to, connect(2) fails "
+			"with EPERM. Loaded again, the new one takes the place of the old wherever it is attached, at "
+			"once. Works without a daemon.",
+		.example = "berth bpf load steer --header X-Partition --port 9200",
+		.run = bpf_load,
+	},
+	{
+		.name = "bpf attach",
+		.operand = "PROGRAM",
+		.optional = OPT(DEV) | OPT(MODE) | OPT(CGROUP),
+		.help = "Attach `steer` to a device (--dev), or `connect` to a cgroup (--cgroup).",
+		.more = "In native mode, the default, steer runs in the device's driver; in generic mode with any "
+			"device, "
+			"later and slower. What is attached goes on without daemon and tool, until `berth bpf detach`, "
+			"or until "
+			"the device or cgroup goes.",
+		.example = "berth bpf attach steer --dev eth0 --mode native",
+		.run = bpf_attach,
+	},
+	{
+		.name = "bpf detach",
+		.operand = "PROGRAM",
+		.optional = OPT(DEV) | OPT(CGROUP),
+		.help = "Detach `steer`, `connect`, or `all`.",
+		.more = "With --dev or --cgroup from that alone. Without: from everything, and the program is "
+			"unloaded. "
+			"Links whose device or cgroup is gone go too. Works without a daemon.",
+		.example = "berth bpf detach all",
+		.run = bpf_detach,
+	},
+	{
+		.name = "bpf status",
+		.help = "Say which packet programs are loaded, with what, and where they are attached.",
+		.more = "Works without a daemon.",
+		.example = "berth bpf status",
+		.run = bpf_status,
+	},
+	{
+		.name = "bpf stats",
+		.help = "Print what the packet programs counted, by cluster and phase, since the mirror was made.",
+		.more = "Clusters with numbers above 1023 are counted together. Works without a daemon.",
+		.example = "berth bpf stats --json",
+		.run = bpf_stats,
+	},
+	{
+		.name = "bpf verify",
+		.help = "Let the daemon compare the mirror with its table.",
+		.more = "Exit code 4 when they differed; the daemon has mended it then.",
+		.example = "berth bpf verify",
+		.run = bpf_verify,
+	},
+	{
+		.name = "bpf splice",
+		.required = OPT(LISTEN) | OPT(FALLBACK),
+		.optional = OPT(HEADER) | OPT(SEGMENT),
+		.help = "Forward the requests of kept-alive HTTP/1.1 connections in the kernel, each to its tenant's "
+			"cluster.",
+		.more = "Runs in the foreground until SIGTERM. Requests and answers pass by as they are; writes take "
+			"leases. What cannot be framed (chunked uploads, upgrades, heads in pieces) goes to the "
+			"fallback "
+			"from there on, with the rest of its connection; single requests whose tenant or cluster is "
+			"not "
+			"known here, or in cutover, alone. Clusters are reached by http:// and an address in numbers. "
+			"Knows nothing of scrolls and points in time.",
+		.example = "berth bpf splice --listen 0.0.0.0:9200 --fallback 127.0.0.1:9280 --header X-Partition",
+		.run = bpf_splice,
+	},
+	{
 		.name = "completion",
 		.help = "Print the completion for bash.",
 		.example = "berth completion > /usr/share/bash-completion/completions/berth",

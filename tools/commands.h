@@ -15,7 +15,8 @@
 	X(OPT_HELP, "help", NULL, "print help, of the command when one is given, and exit (also -h)") \
 	X(OPT_VERSION, "version", NULL, "print the version and exit") \
 	X(OPT_ENDPOINT, "endpoint", "URL", "address of the cluster, http:// or https://; \"\" for none") \
-	X(OPT_MODE, "mode", "MODE", "dedicated-cluster, dedicated-index or shared-index") \
+	X(OPT_MODE, "mode", "MODE", \
+	  "dedicated-cluster, dedicated-index or shared-index; of a device: native or generic") \
 	X(OPT_CLUSTER, "cluster", "ID", "the cluster where the data lives; of a cursor: that made it") \
 	X(OPT_TO, "to", "CLUSTER", "the cluster to move to") \
 	X(OPT_INDEX, "index", "NAME", \
@@ -32,13 +33,27 @@
 	X(OPT_TTL_MS, "ttl-ms", "MS", "how long the pin holds, 1 to 4294967295 (the daemon's --cursor-ttl-ms)") \
 	X(OPT_AFTER, "after", "SECONDS", "when the new key begins to seal, 0 to 31536000 from now (300)") \
 	X(OPT_KEEP, "keep", "N", "keep the N newest keys, 1 to 64, the new one counted; else all are kept") \
-	X(OPT_PARTITION, "partition", "P", "the partition for which the envelope is to be opened")
+	X(OPT_PARTITION, "partition", "P", "the partition for which the envelope is to be opened") \
+	X(OPT_HEADER, "header", "NAME", "the header field that names the tenant (X-Partition)") \
+	X(OPT_SEGMENT, "segment", "N", "the segment of the path that names the tenant, 1 to 16, instead of a header") \
+	X(OPT_PORT, "port", "N", "steer looks into packets to this TCP port alone (any)") \
+	X(OPT_GATE, "gate", "drop", \
+	  "steer drops what begins a write of a partition in cutover, to be sent again (it passes)") \
+	X(OPT_PREFIX4, "prefix4", "A.B.0.0", \
+	  "addresses by which connect knows clusters, in their last 16 bits (198.18.0.0)") \
+	X(OPT_PREFIX6, "prefix6", "PREFIX", "the same for IPv6, all but the last 16 bits (fd62:6572:7468::)") \
+	X(OPT_DEV, "dev", "DEV", "the network device") \
+	X(OPT_CGROUP, "cgroup", "PATH", "directory of the cgroup, of the unified hierarchy") \
+	X(OPT_LISTEN, "listen", "ADDR:PORT", \
+	  "where clients connect, in numbers; port 0: any, printed when it is open") \
+	X(OPT_FALLBACK, "fallback", "ADDR:PORT", "a proxy with berth's gate, for the requests that are not spliced")
 enum option {
 #define OPTION_ENUM(e, name, value, help) e,
 	OPTIONS(OPTION_ENUM)
 #undef OPTION_ENUM
 		N_OPTIONS
 };
+_Static_assert(N_OPTIONS <= 32, "a set of options is an unsigned");
 #define OPT(name) (1u << OPT_##name)
 /* Given anywhere on the line, with every command. */
 #define GLOBAL_OPTIONS (OPT(DIR) | OPT(INSTANCE) | OPT(JSON) | OPT(HELP) | OPT(VERSION))
@@ -118,5 +133,12 @@ int pin_release(struct tool *, const struct arguments *);
 int seal_keygen(struct tool *, const struct arguments *);
 int seal_rotate(struct tool *, const struct arguments *);
 int seal_inspect(struct tool *, const struct arguments *);
+int bpf_load(struct tool *, const struct arguments *);
+int bpf_attach(struct tool *, const struct arguments *);
+int bpf_detach(struct tool *, const struct arguments *);
+int bpf_status(struct tool *, const struct arguments *);
+int bpf_stats(struct tool *, const struct arguments *);
+int bpf_verify(struct tool *, const struct arguments *);
+int bpf_splice(struct tool *, const struct arguments *);
 
 #endif

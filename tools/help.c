@@ -256,12 +256,15 @@ int help_completion(struct tool *t, const struct arguments *a)
 	}
 	printf(") ((i++));;\n\t\t-*) ;;\n\t\t*) words+=(\"${COMP_WORDS[i]}\");;\n\t\tesac\n\tdone\n");
 	printf("\tCOMPREPLY=()\n\tcase \"$previous\" in\n"
-	       "\t--dir) COMPREPLY=($(compgen -d -- \"$cur\")); return;;\n"
+	       "\t--dir|--cgroup) COMPREPLY=($(compgen -d -- \"$cur\")); return;;\n"
 	       "\t--instance) COMPREPLY=($(cd %s 2>/dev/null && compgen -d -- \"$cur\")); return;;\n"
-	       "\t--mode) COMPREPLY=($(compgen -W \"dedicated-cluster dedicated-index shared-index\" -- \"$cur\")); "
+	       "\t--mode) COMPREPLY=($(compgen -W \"dedicated-cluster dedicated-index shared-index native generic\" "
+	       "-- \"$cur\")); "
 	       "return;;\n"
 	       "\t--cluster|--to) COMPREPLY=($(compgen -W \"$(berth \"${where[@]}\" clusters --json 2>/dev/null |\n"
 	       "\t\tsed -n 's/^{\"id\":\"\\([^\"]*\\)\".*/\\1/p')\" -- \"$cur\")); return;;\n"
+	       "\t--dev) COMPREPLY=($(cd /sys/class/net && compgen -W \"$(echo *)\" -- \"$cur\")); return;;\n"
+	       "\t--gate) COMPREPLY=(drop); return;;\n"
 	       "\t--copy) COMPREPLY=($(compgen -c -- \"$cur\")); return;;\n"
 	       "\tesac\n",
 	       SEG_DIR_BASE);
@@ -287,6 +290,8 @@ int help_completion(struct tool *t, const struct arguments *a)
 			put_case_options(c);
 	printf("\tesac\n"
 	       "\tif [[ $operand == FILE && $cur != -* ]]; then COMPREPLY=($(compgen -f -- \"$cur\")); return; fi\n"
+	       "\tif [[ $operand == PROGRAM && $cur != -* ]]; then "
+	       "COMPREPLY=($(compgen -W \"steer connect\" -- \"$cur\")); return; fi\n"
 	       "\tCOMPREPLY=($(compgen -W \"$options\" -- \"$cur\"))\n}\ncomplete -F _berth berth\n");
 	return tool_finish(t, EXIT_DONE);
 }

@@ -33,6 +33,17 @@ const char *migrate_reason(const char *reason)
 	return reason;
 }
 
+/* Who it waits for: processes by name, and packet programs, which have none. */
+static void who_text(const struct tool *t, struct processes *names, const json_t *barrier, char *out, size_t room)
+{
+	size_t n;
+
+	processes_text(t, names, json_object_get(barrier, "pids"), out, room);
+	n = strlen(out);
+	if (json_is_true(json_object_get(barrier, "packet_programs")))
+		snprintf(out + n, room - n, "%sa packet program", n ? ", " : "");
+}
+
 void migrate_wait_text(const struct tool *t, struct processes *names, const json_t *barrier, char *out, size_t room)
 {
 	const char *reason = tool_string(barrier, "reason");
@@ -44,7 +55,7 @@ void migrate_wait_text(const struct tool *t, struct processes *names, const json
 		snprintf(what, sizeof(what), "%" PRIu64 " write%s under way", in_flight, in_flight == 1 ? "" : "s");
 	if (remaining_ms)
 		snprintf(at_most, sizeof(at_most), ", at most %s more", text_duration(left, remaining_ms));
-	processes_text(t, names, json_object_get(barrier, "pids"), who, sizeof(who));
+	who_text(t, names, barrier, who, sizeof(who));
 	snprintf(out, room, "%s%s%s%s (%s)", what, at_most, who[0] ? ", " : "", who, reason);
 }
 
@@ -64,9 +75,10 @@ static void put_number(struct grid *g, const json_t *migration, const char *fiel
 static void put_waits_for(const struct tool *t, struct processes *names, struct grid *g, const json_t *m, bool cutover)
 {
 	const char *reason = tool_string(m, "reason");
-	char text[512], who[256];
+	char text[512], who[256] = "";
 
-	processes_text(t, names, reason[0] ? json_object_get(m, "pids") : NULL, who, sizeof(who));
+	if (reason[0])
+		who_text(t, names, m, who, sizeof(who));
 	snprintf(text, sizeof(text), "%s%s%s (%s)", migrate_reason(reason), who[0] ? ": " : "", who, reason);
 	grid_text(g, !cutover ? "`berth migrate cutover`" : reason[0] ? text : "`berth migrate complete`");
 }

@@ -112,6 +112,32 @@ void readers_grid(struct grid *g, const json_t *readers)
 	}
 }
 
+/* What packet programs have under way, as one more of the readers: a copy. NULL: there is no mirror. */
+static json_t *packet_reader(const json_t *answer)
+{
+	const json_t *packets = json_object_get(answer, "packet_programs");
+	json_t *r = packets ? json_copy((json_t *)(uintptr_t)packets) : NULL;
+
+	if (packets && !r)
+		tool_no_memory();
+	if (r)
+		tool_set(r, "comm", json_string("packet program"));
+	return r;
+}
+
+static void tell_packets(const json_t *r)
+{
+	uint64_t open = tool_u64(r, "n_leases"), unknown = tool_u64(r, "n_unknown");
+	bool without = json_is_true(json_object_get(r, "unbracketed"));
+	char n_open[TEXT_UNIT], n_unknown[TEXT_UNIT], ago[TEXT_UNIT];
+
+	printf("\npacket programs: %s writes under way, %s that ended unknown", text_count(n_open, open),
+	       text_count(n_unknown, unknown));
+	if (json_is_integer(json_object_get(r, "overflow_ms_ago")))
+		printf("; more of them, the last %s ago", text_duration(ago, tool_u64(r, "overflow_ms_ago")));
+	puts(without ? "; one of them admits writes without leases" : "");
+}
+
 /* ---- writes under way ---- */
 
 struct write { /* borrowed from the answer */
@@ -170,7 +196,10 @@ static void tell_writes(const json_t *readers)
 		snprintf(text, sizeof(text), "(by the default, hash %s)", tool_string(list[i].lease, "hash"));
 		grid_text(&g, partition[0] ? partition : text);
 		grid_text(&g, text_duration(text, list[i].age_ms));
-		grid_u64(&g, tool_u64(list[i].reader, "pid"));
+		if (json_object_get(list[i].reader, "pid"))
+			grid_u64(&g, tool_u64(list[i].reader, "pid"));
+		else
+			grid_text(&g, "-");
 		grid_text(&g, tool_string(list[i].reader, "comm"));
 		grid_text(&g, strcmp(outcome, "open") == 0      ? "under way"
 			      : strcmp(outcome, "unknown") == 0 ? "unknown since then"
@@ -242,6 +271,7 @@ int readers_show(struct tool *t, const struct arguments *a)
 	struct client c;
 	json_t *answer = NULL;
 	const json_t *readers, *reader;
+	json_t *packets, *all;
 	struct grid g;
 	size_t i;
 	int rc = instance_open(t);
@@ -261,16 +291,26 @@ int readers_show(struct tool *t, const struct arguments *a)
 	if (called != CALL_OK)
 		return rc;
 	readers = json_object_get(answer, "readers");
+	packets = packet_reader(answer);
 	if (t->json) {
 		json_array_foreach (readers, i, reader) {
 			tool_print_json(json_incref((json_t *)(uintptr_t)reader));
 		}
+		if (packets)
+			tool_print_json(json_incref(packets));
 	} else {
 		readers_grid(&g, readers);
 		grid_flush(&g, stdout);
 		grid_end(&g);
-		tell_writes(readers);
+		if (packets)
+			tell_packets(packets);
+		all = json_copy((json_t *)(uintptr_t)readers);
+		if (!all || (packets && json_array_append(all, packets) != 0))
+			tool_no_memory();
+		tell_writes(all);
+		json_decref(all);
 	}
+	json_decref(packets);
 	json_decref(answer);
 	return EXIT_DONE;
 }

@@ -21,8 +21,10 @@ struct arguments; /* commands.h */
 	X(EXIT_REFUSED, 1, \
 	  "refused, nothing was changed; or `migrate run` could not end well and has undone the migration") \
 	X(EXIT_USAGE, 2, "the command line is wrong") \
-	X(EXIT_UNREACHABLE, 3, "the daemon cannot be reached, or there is no instance") \
-	X(EXIT_DAMAGE, 4, "damage was found in shared memory") \
+	X(EXIT_UNREACHABLE, 3, \
+	  "the daemon cannot be reached, or there is no instance, or no mirror for packet programs") \
+	X(EXIT_DAMAGE, 4, \
+	  "damage was found in shared memory, or the mirror for packet programs differed from the table") \
 	X(EXIT_INTERRUPTED, 130, "`migrate run` was interrupted, and has undone the migration")
 enum tool_exit {
 #define EXIT_ENUM(e, code, text) e = code,

@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "bpf.h"
 #include "client.h"
 #include "commands.h"
 #include "instance.h"
@@ -23,6 +24,7 @@
 
 struct picture { /* what one look found; NULL: nothing */
 	json_t *status, *migrations, *readers;
+	struct programs_stats *packets;
 	uint64_t at_ms; /* CLOCK_MONOTONIC */
 };
 
@@ -32,6 +34,7 @@ struct top {
 	struct picture now;
 	struct processes names;
 	uint64_t last_changes, last_pinned, last_evicted, last_ms; /* of the picture before; 0: none */
+	struct programs_stats *last_packets;                       /* NULL: none */
 };
 
 static volatile sig_atomic_t ended;
@@ -46,6 +49,7 @@ static void drop(struct picture *p)
 	json_decref(p->status);
 	json_decref(p->migrations);
 	json_decref(p->readers);
+	free(p->packets);
 	*p = (struct picture){0};
 }
 
@@ -72,6 +76,9 @@ static enum call_result look(struct top *top)
 		top->last_pinned = tool_u64(cursors, "pinned");
 		top->last_evicted = tool_u64(cursors, "evicted");
 		top->last_ms = top->now.at_ms;
+		free(top->last_packets);
+		top->last_packets = top->now.packets;
+		top->now.packets = NULL;
 	}
 	drop(&top->now);
 	if (top->c.fd < 0 && client_connect(top->t, &top->c) != CALL_OK)
@@ -82,6 +89,7 @@ static enum call_result look(struct top *top)
 		rc = ask(top, "migrations", &top->now.migrations);
 	if (rc == CALL_OK)
 		rc = ask(top, "readers", &top->now.readers);
+	top->now.packets = bpf_stats_read(top->t);
 	if (rc != CALL_OK)
 		top->last_ms = 0;
 	return rc;
@@ -190,6 +198,9 @@ static void put_picture(struct top *top, const char *fault, FILE *out)
 	readers_grid(&g, json_object_get(top->now.readers, "readers"));
 	grid_flush(&g, out);
 	grid_end(&g);
+	if (top->now.packets)
+		bpf_stats_put(top->t, top->now.packets, top->last_packets,
+			      top->last_ms ? top->now.at_ms - top->last_ms : 0, out);
 }
 
 static json_t *part(json_t *answer)
@@ -208,6 +219,7 @@ static int once(struct top *top)
 		tool_set(line, "status", part(top->now.status));
 		tool_set(line, "migrations", part(json_object_get(top->now.migrations, "migrations")));
 		tool_set(line, "readers", part(json_object_get(top->now.readers, "readers")));
+		tool_set(line, "packets", top->now.packets ? bpf_stats_json(top->t, top->now.packets) : json_null());
 		tool_print_json(line);
 	} else {
 		put_picture(top, "", stdout);
@@ -307,6 +319,7 @@ int top_run(struct tool *t, const struct arguments *a)
 	client_init(&top.c, CLIENT_LOOK);
 	rc = isatty(STDOUT_FILENO) && !t->json ? screen(&top) : once(&top);
 	drop(&top.now);
+	free(top.last_packets);
 	processes_end(&top.names);
 	client_close(&top.c);
 	return rc;
