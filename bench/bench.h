@@ -115,6 +115,7 @@ struct daemon_how {
 	unsigned cursor_capacity;
 	unsigned cursor_share; /* percent */
 	bool small_pages;      /* --no-huge-pages */
+	bool bpf;              /* a mirror for packet programs; its pins go by bench/bpf/place.c */
 };
 /* daemon_start returns when it answers; daemon_spawn at once, without a connection. */
 void daemon_spawn(const struct bench *, struct daemon *, const char *name, const struct daemon_how *);

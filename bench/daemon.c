@@ -70,6 +70,8 @@ static _Noreturn void run_berthd(const struct bench *b, const struct daemon *d, 
 		argv[n++] = "--no-huge-pages";
 	if (how->busy_poll)
 		argv[n++] = "--busy-poll";
+	if (how->bpf)
+		argv[n++] = "--bpf";
 	execv(b->berthd, (char *const *)(uintptr_t)argv);
 	dprintf(STDERR_FILENO, "%s: %s\n", b->berthd, strerror(errno));
 	_exit(127);

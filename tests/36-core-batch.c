@@ -365,6 +365,29 @@ static void a_batch_without_enough_epochs_is_refused(void **state)
 	assert_int_equal(many.unchanged, 1);
 }
 
+/* A removed partition's slot is its own again, and nobody else's in the same batch. */
+static void removed_partitions_come_back_beside_new_ones(void **state)
+{
+	struct core_place *p = *state;
+	const unsigned n = 200;
+	struct table_stats s;
+	uint64_t first;
+	char key[16];
+
+	place_range(p, 0, n, on("c1"), false);
+	for (unsigned i = 0; i < n; i++) {
+		snprintf(key, sizeof(key), "t%u", i);
+		assert_code(force(p, OP_REMOVE, key, NULL), R_DONE);
+	}
+	do { /* no reader is there: grace periods end */
+		core_step(p->core, 1000);
+		table_stats(core_table(p->core), &s);
+	} while (s.retired);
+	first = done(p, OP_SET, "last", on("c1")) + 1;
+	place_range(p, 0, 2 * n, on("c2"), false);
+	check_range(p, 0, 2 * n, on("c2"), first);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -375,6 +398,7 @@ int main(void)
 		CORE_ON_BOTH(a_batch_that_was_kept_is_adopted_whole),
 		CORE_ON_BOTH(a_batch_is_there_after_a_restart),
 		CORE_ON_BOTH(a_batch_grows_the_table_for_itself),
+		CORE_ON_BOTH(removed_partitions_come_back_beside_new_ones),
 		CORE_ON(a_batch_while_the_table_grows_goes_to_both_generations, store_memory),
 		CORE_ON(what_a_batch_replaces_waits_for_one_grace_period, store_memory),
 		CORE_ON(a_batch_without_enough_epochs_is_refused, store_sqlite),

@@ -84,8 +84,8 @@ local function tick(premature)
 end
 
 local DEFAULTS = { instance = "default", max_leases = 4096, interval = 0.2, tries = 1, read_body = true, wait_ms = 1000,
-		   is_write = rules.is_write, resolve = false, library = false, cursors = "off", cursor_ttl = 300,
-		   cursor_body_max = 1048576, seal_keys = false, seal_library = false }
+		   is_write = rules.is_write, hold_ms = 0, resolve = false, library = false, cursors = "off",
+		   cursor_ttl = 300, cursor_body_max = 1048576, seal_keys = false, seal_library = false }
 
 -- In init_worker_by_lua. README.md lists the options. A worker that finds no daemon, or no instance, goes on and tries
 -- again; what it cannot answer meanwhile gets 503.
@@ -250,8 +250,16 @@ function M.first_segment(strip)
 	return partition, strip and rest or uri
 end
 
+local HOLD = 0.002 -- s between two looks at a cutover
+
+-- May yield: a cutover is waited for, hold_ms at most each time.
 local function begin(e, partition, uri)
 	local at, code = b:route(partition)
+	local deadline = ngx.now() + options.hold_ms / 1000
+	while at and at.phase == berth.CUTOVER and ngx.now() < deadline do
+		ngx.sleep(HOLD)
+		at, code = b:route(partition)
+	end
 	if not at or at.phase == berth.CUTOVER then -- refused before its body is read
 		return nil, code or berth.E_CUTOVER
 	end
@@ -272,6 +280,11 @@ local function begin(e, partition, uri)
 		if b then
 			ok, code = b:write_begin(e.w, partition, epoch)
 		end
+	end
+	deadline = ngx.now() + options.hold_ms / 1000
+	while code == berth.E_CUTOVER and ngx.now() < deadline do
+		ngx.sleep(HOLD)
+		ok, code = b:write_begin(e.w, partition, epoch)
 	end
 	if not ok then
 		return nil, code

@@ -210,14 +210,14 @@ static void close_connection(struct connection *c)
 static bool open_connection(struct load *l, struct connection *c)
 {
 	struct sockaddr_in to = {
-		.sin_family = AF_INET, .sin_port = htons(l->options.port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+		.sin_family = AF_INET, .sin_port = htons(l->options.port), .sin_addr.s_addr = l->options.address};
 	struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
 	int one = 1;
 
 	c->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (c->fd < 0)
 		return false;
-	/* Blocking: on loopback a connect returns at once, or with a refusal. */
+	/* Blocking: to this machine a connect returns at once, or with a refusal. */
 	if (connect(c->fd, (struct sockaddr *)&to, sizeof(to)) != 0 ||
 	    epoll_ctl(l->epoll, EPOLL_CTL_ADD, c->fd, &event) != 0) {
 		close_connection(c);
@@ -372,6 +372,8 @@ struct load *load_start(const struct load_options *options, const struct load_mi
 	if (!l)
 		return NULL;
 	l->options = *options;
+	if (!l->options.address)
+		l->options.address = htonl(INADDR_LOOPBACK);
 	if (l->options.n_connections > CONNECTIONS_MAX)
 		l->options.n_connections = CONNECTIONS_MAX;
 	if (l->options.n_partitions > LOAD_PARTITIONS)
@@ -403,7 +405,7 @@ void load_heat(struct load *l, unsigned partition, bool hot)
 	pthread_mutex_lock(&l->lock);
 	while (i < l->n_hot && l->hot[i] != partition)
 		i++;
-	if (hot && i == l->n_hot && i < LOAD_PARTITIONS)
+	if (hot && i == l->n_hot && partition < l->options.n_partitions)
 		l->hot[l->n_hot++] = partition;
 	else if (!hot && i < l->n_hot)
 		l->hot[i] = l->hot[--l->n_hot];

@@ -23,6 +23,7 @@ struct load_mix {
 };
 
 struct load_options {
+	uint32_t address; /* network byte order; 0: 127.0.0.1 */
 	uint16_t port;
 	unsigned n_partitions, n_connections;
 	unsigned write_percent;

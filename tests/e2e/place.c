@@ -201,7 +201,8 @@ void place_restart_berthd(struct place *p)
 {
 	char program[512], store[128], barrier[16];
 	const char *argv[] = {
-		place_program("berthd", program), "--dir", p->dir, "--store", store, "--barrier-ms", barrier, NULL};
+		place_program("berthd", program), "--dir", p->dir, "--store", store, "--barrier-ms", barrier,
+		p->bpf ? "--bpf" : NULL,          NULL};
 
 	snprintf(store, sizeof(store), "sqlite:%s", p->store);
 	snprintf(barrier, sizeof(barrier), "%u", p->barrier_ms);
@@ -266,11 +267,11 @@ static const char *const proxy_lines[][2] = {
 	{"worker_processes 4;", "worker_processes @WORKERS@;\ndaemon off;"},
 	{"# lua_package_path \"/opt/berth/share/lua/5.1/?.lua;;\";",
 	 "lua_package_path \"@HERE@/reader_lib/lua/?.lua;/usr/share/lua/5.1/?.lua;;\";"},
-	{"instance = \"/dev/shm/berth/default\",", "instance = \"@DIR@\", tries = @TRIES@,"},
+	{"instance = \"/dev/shm/berth/default\",", "instance = \"@DIR@\", tries = @TRIES@,@HOLD@"},
 	{"max_leases = 4096,", "max_leases = @LEASES@,"},
 	{"cursors = \"off\",", "cursors = \"@CURSORS@\", seal_keys = \"@HOME@/seal.keys\","},
 	{"access_log access.log berth;", "access_log off;"},
-	{"listen 127.0.0.1:9280;", "listen 127.0.0.1:@PORT@;"},
+	{"listen 127.0.0.1:9280;", "listen @ADDRESS@:@PORT@;"},
 	{"proxy_next_upstream off;", "proxy_next_upstream @NEXT@;"},
 	{"add_header X-Berth-Cluster $berth_cluster always;",
 	 "add_header X-Berth-Cluster $berth_cluster always;\n\t\t\tadd_header X-Upstream-Status $upstream_status "
@@ -301,7 +302,7 @@ static void make_keys(const struct place *p)
 
 static void start_proxy(struct place *p)
 {
-	char path[128], here[4096], *text = read_file("reader_lib/lua/nginx.conf");
+	char path[128], here[4096], hold[32] = "", *text = read_file("reader_lib/lua/nginx.conf");
 
 	for (size_t i = 0; i < sizeof(proxy_lines) / sizeof(proxy_lines[0]); i++) {
 		if (!strstr(text, proxy_lines[i][0]))
@@ -317,6 +318,10 @@ static void start_proxy(struct place *p)
 	text = replace(text, "@DIR@", p->dir);
 	text = replace(text, "@CURSORS@", p->cursors ? p->cursors : "off");
 	text = replace(text, "@HOME@", p->home);
+	text = replace(text, "@ADDRESS@", p->address ? p->address : "127.0.0.1");
+	if (p->hold_ms)
+		snprintf(hold, sizeof(hold), " hold_ms = %u,", p->hold_ms);
+	text = replace(text, "@HOLD@", hold);
 	text = replace_number(text, "@PORT@", p->proxy_port);
 	text = replace_number(text, "@TRIES@", p->tries);
 	text = replace_number(text, "@LEASES@", p->leases);
@@ -368,7 +373,8 @@ void place_open(struct place *p)
 	number++;
 	snprintf(p->store, sizeof(p->store), "%s/%u.db", home, number);
 	snprintf(p->home, sizeof(p->home), "%s/home%u", shm, number);
-	snprintf(p->dir, sizeof(p->dir), "%s/%u", shm, number);
+	/* The last part names pins, which all instances have in one directory. */
+	snprintf(p->dir, sizeof(p->dir), "%s%s-%u", shm, strrchr(shm, '/'), number);
 	if (mkdir(p->home, 0700) != 0)
 		place_fail("cannot make %s: %s", p->home, strerror(errno));
 	for (unsigned i = 0; i <= p->n_clusters; i++)

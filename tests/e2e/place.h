@@ -20,6 +20,9 @@ struct place {
 	unsigned tries;      /* how often the proxy sends a write that got no answer */
 	unsigned leases;     /* of each worker: writes under way */
 	const char *cursors; /* "pin" or "seal"; NULL: off */
+	unsigned hold_ms;    /* of the proxy: how long a write waits for the end of a cutover */
+	const char *address; /* that the proxy listens on; NULL: 127.0.0.1 */
+	bool bpf;            /* berthd mirrors its table for packet programs */
 	bool killed;         /* a worker was: what the proxy's master says of that is no fault */
 	/* Set by place_open. */
 	char home[96], dir[96]; /* directories, in memory: of configurations and logs; of the instance */
