@@ -187,7 +187,9 @@ static struct bpf_program *turn_links(const struct programs_dir *dir, struct bpf
 		snprintf(path, sizeof(path), "%s/%s", dir->path, turn.program);
 		if (back)
 			turn.fd = bpf_obj_get(path);
-		programs_names(dir, turn_link, &turn);
+		int rc = programs_names(dir, turn_link, &turn);
+		if (rc < 0) /* the links cannot be listed */
+			turn.error = -rc;
 		if (back && turn.fd >= 0)
 			close(turn.fd);
 		*error = turn.error;

@@ -46,7 +46,8 @@ struct programs_name { /* of a pin */
 	uint64_t number, netns; /* of a link: interface or cgroup; XDP: namespace */
 };
 void programs_link_path(const struct programs_dir *, const struct programs_name *, char path[PROGRAMS_PATH]);
-/* Calls `each` for every program and link, by name, until it answers something else than 0; that. */
+/* Calls `each` for every program and link, by name, until it answers something else than 0; that, or a negative errno
+ * when they cannot be listed. */
 int programs_names(const struct programs_dir *, int (*each)(const char *path, const struct programs_name *, void *arg),
 		   void *arg);
 /* The rest of what an object, or NULL: all, had there, once its programs and links are gone; then the directory. */

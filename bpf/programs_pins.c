@@ -85,6 +85,8 @@ int programs_names(const struct programs_dir *dir,
 	struct dirent **list = NULL;
 	int count = scandir(dir->path, &list, NULL, alphasort), rc = 0;
 
+	if (count < 0)
+		return -errno;
 	for (int i = 0; i < count; i++) {
 		const char *name = list[i]->d_name;
 		if (rc == 0 && name[0] != '.' && parse(name, &n)) {

@@ -21,7 +21,7 @@ enum word_kind { KIND_NONE = 0, KIND_DEDICATED_CLUSTER = 1, KIND_DEDICATED_INDEX
 enum word_phase { PHASE_SETTLED = 0, PHASE_DRAINING = 1, PHASE_CUTOVER = 2 };
 
 #define WORD_EMPTY 0ull
-/* A slot that a change of unknown fate holds, or that never got its first placement: a tombstone without an epoch. */
+/* A slot that a change holds before it is published: a tombstone, with the epoch of the one that it was. */
 #define WORD_RESERVED 3ull
 
 #define WORD_CLUSTER (0xffffull << 5) /* its bits */
@@ -50,6 +50,10 @@ static inline unsigned word_kind(uint64_t w)
 static inline unsigned word_phase(uint64_t w)
 {
 	return (unsigned)w & 3u;
+}
+static inline bool word_reserved(uint64_t w)
+{
+	return (w & 0xfu) == WORD_RESERVED;
 }
 /* Something answers here: neither empty nor a tombstone. */
 static inline bool word_live(uint64_t w)

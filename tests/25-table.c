@@ -141,6 +141,60 @@ static void a_removed_key_comes_back_in_its_own_slot_with_a_higher_epoch(void **
 	scratch_close(&s);
 }
 
+/* A key whose home is this slot; its length. */
+static size_t name_for(const struct table *t, uint32_t slot, unsigned from, char key[32])
+{
+	size_t len;
+
+	do
+		len = (size_t)snprintf(key, 32, "other-%u", from++);
+	while (index_home(table_hash(t, key, len), t->now->map.capacity) != slot);
+	return len;
+}
+
+/* Whether its tombstone is young when the key is reserved, and ages before it is published, as in a long document. */
+static void a_reserved_slot_is_nobody_elses_however_long_it_waits(void **unused)
+{
+	union detail_buffer b1, b2;
+	struct table_change a = {
+		.key = "acme", .len = 4, .after = {.at = placement(&b1, KIND_DEDICATED_CLUSTER, 1, NULL)}};
+	struct table_change other = {.after = {.at = placement(&b2, KIND_DEDICATED_CLUSTER, 2, NULL)}};
+	char key[32];
+	struct scratch s;
+	struct table *t;
+
+	(void)unused;
+	for (unsigned cancel = 0; cancel < 2; cancel++) {
+		scratch_open(&s);
+		t = start(&s, 10);
+		put(t, "acme", PHASE_SETTLED, a.after.at, NULL, 0);
+		put(t, "acme", PHASE_SETTLED, NULL, NULL, 0);
+		OK(table_reserve(t, &a, &why));
+		settle(t);
+		other.key = key;
+		other.len = name_for(t, a.priv.slot[0], 0, key);
+		OK(table_reserve(t, &other, &why));
+		assert_int_not_equal(other.priv.slot[0], a.priv.slot[0]);
+		a.after.epoch = table_take_epoch(t);
+		other.after.epoch = table_take_epoch(t);
+		if (cancel)
+			table_cancel(t, &a);
+		else
+			table_publish(t, &a);
+		table_publish(t, &other);
+		check(t, "acme", a.after.epoch, PHASE_SETTLED, cancel ? NULL : a.after.at, NULL);
+		check(t, key, other.after.epoch, PHASE_SETTLED, other.after.at, NULL);
+		if (cancel) { /* aged it is, and free again */
+			other.len = name_for(t, a.priv.slot[0], 100000, key);
+			OK(table_reserve(t, &other, &why));
+			assert_int_equal(other.priv.slot[0], a.priv.slot[0]);
+			table_cancel(t, &other);
+		}
+		table_close(&t);
+		scratch_close(&s);
+	}
+}
+
 #define N_KEYS 3000u
 
 static void name(unsigned i, char key[260])
@@ -462,6 +516,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_migration_moves_through_its_phases),
 		cmocka_unit_test(a_removed_key_comes_back_in_its_own_slot_with_a_higher_epoch),
+		cmocka_unit_test(a_reserved_slot_is_nobody_elses_however_long_it_waits),
 		cmocka_unit_test(a_cancelled_change_leaves_nothing),
 		cmocka_unit_test(a_document_is_remembered_without_an_entry),
 		cmocka_unit_test(the_default_and_clusters_survive_growth),

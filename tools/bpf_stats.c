@@ -32,7 +32,7 @@ static const char *event_name(const char *name, char out[32])
 {
 	size_t i;
 
-	for (i = 0; name[i] && i < 31; i++)
+	for (i = 0; i < 31 && name[i]; i++)
 		out[i] = name[i] == '_' ? '-' : (char)tolower((unsigned char)name[i]);
 	out[i] = '\0';
 	return out;

@@ -211,10 +211,10 @@ static void check_empty(const struct verify *v, const struct seg_map *m, uint32_
 static void check_tombstone(const struct seg_map *m, uint64_t word, struct faults *f)
 {
 	uint64_t highest = atomic_load_explicit(&m->table->epoch, memory_order_acquire);
-	uint64_t right = word_make(word_epoch(word), 0, word_epoch(word) == 0, KIND_NONE, PHASE_SETTLED);
+	bool reserved = word_reserved(word);
+	uint64_t right = word_make(word_epoch(word), 0, !reserved && word_epoch(word) == 0, KIND_NONE,
+				   reserved ? WORD_RESERVED : PHASE_SETTLED);
 
-	if (word == WORD_RESERVED)
-		return;
 	if (word != right)
 		fault_add(f, "word", "%016" PRIx64 "\t%016" PRIx64 ": a tombstone has nothing but its epoch", word,
 			  right);
@@ -252,7 +252,7 @@ void verify_entry(const struct verify *v, const struct seg_map *m, uint32_t slot
 		check_tombstone(m, word, f);
 		check_old_det(m, "det[0]", atomic_load_explicit(&e->det[0], memory_order_relaxed), f);
 		check_old_det(m, "det[1]", atomic_load_explicit(&e->det[1], memory_order_relaxed), f);
-		if (word != WORD_RESERVED && atomic_load_explicit(&m->documents[slot], memory_order_relaxed))
+		if (!word_reserved(word) && atomic_load_explicit(&m->documents[slot], memory_order_relaxed))
 			check_key(v, m, slot, f, c);
 		c->tombstone = true;
 	} else {

@@ -61,7 +61,7 @@ static bool slot_holds(const struct generation *g, const struct shm_entry *e, co
 
 static bool slot_reusable(const struct generation *g, uint32_t slot, uint64_t word)
 {
-	return !word_live(word) && word != WORD_RESERVED && word_epoch(word) <= g->aged_epoch &&
+	return !word_live(word) && !word_reserved(word) && word_epoch(word) <= g->aged_epoch &&
 	       (!g->mirror || word_epoch(word) <= g->programs_aged) &&
 	       atomic_load_explicit(gen_document(g, slot), memory_order_relaxed) == 0;
 }
@@ -96,6 +96,12 @@ static bool key_write(struct generation *g, struct shm_entry *e, const char *key
 	return true;
 }
 
+/* What a reserved slot becomes that gets no placement: the tombstone that it was; one that was none ages at once. */
+static uint64_t slot_give_back(uint64_t word)
+{
+	return word_make(word_epoch(word), 0, word_epoch(word) == 0, 0, 0);
+}
+
 uint32_t slot_take(struct generation *g, const char *key, size_t len, uint64_t hash)
 {
 	struct shm_table *h = gen_header(g);
@@ -113,9 +119,13 @@ uint32_t slot_take(struct generation *g, const char *key, size_t len, uint64_t h
 			break;
 		}
 		if (i - home <= longest && slot_holds(g, e, key, len, hash)) {
-			/* Its own tombstone: no other key of the same batch may move in before it is published. */
-			if (slot_reusable(g, i, word))
-				atomic_store_explicit(&e->word, WORD_RESERVED, memory_order_release);
+			/* Its own tombstone: no other key may move in before it is published, though it may age. */
+			if (!word_live(word) && !word_reserved(word) &&
+			    atomic_load_explicit(gen_document(g, i), memory_order_relaxed) == 0) {
+				mirror_key(g->mirror, i, key, len, hash);
+				atomic_store_explicit(&e->word, word_make(word_epoch(word), 0, 0, 0, WORD_RESERVED),
+						      memory_order_release);
+			}
 			return i;
 		}
 		if (best == SLOT_NONE && slot_reusable(g, i, word))
@@ -181,8 +191,8 @@ static void cell_store(struct table *t, struct generation *g, uint32_t slot, boo
 		atomic_store_explicit(&h->epoch, s->epoch, memory_order_release); /* P2 */
 	if (!s->at) {
 		new = s->epoch || word_live(old) ? word_make(s->epoch, 0, s->epoch == 0, 0, 0) : old;
-		if (old == WORD_RESERVED && s->epoch == 0)
-			new = word_make(0, 0, 1, 0, 0);
+		if (word_reserved(old) && s->epoch == 0)
+			new = slot_give_back(old);
 	} else {
 		if (!word_live(old)) {
 			which = 0;
@@ -241,10 +251,12 @@ static void cancel_in(struct table *t, struct generation *g, unsigned which, str
 	if (c->priv.slot[which] != SLOT_NONE) {
 		struct shm_entry *e = gen_entry(g, c->priv.slot[which]);
 
-		/* A tombstone that anybody may use; it never was more. */
-		if (atomic_load_explicit(&e->word, memory_order_relaxed) == WORD_RESERVED) {
-			atomic_store_explicit(&e->word, word_make(0, 0, 1, 0, 0), memory_order_release);
-			mirror_store(g->mirror, c->priv.slot[which], word_make(0, 0, 1, 0, 0));
+		uint64_t word = atomic_load_explicit(&e->word, memory_order_relaxed);
+
+		if (word_reserved(word)) {
+			word = slot_give_back(word);
+			atomic_store_explicit(&e->word, word, memory_order_release);
+			mirror_store(g->mirror, c->priv.slot[which], word);
 		}
 	}
 }

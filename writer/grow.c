@@ -182,8 +182,8 @@ bool grow_start(struct table *t, uint32_t capacity, uint32_t n_clusters, struct 
 	t->reserving = 0;
 	t->asked = false;
 	t->copied = 0;
+	t->mirror_asked = false;
 	t->growth = GROW_ALLOCATE;
-	mirrored_grow(t);
 	return true;
 }
 
@@ -336,6 +336,10 @@ static int grow_slice(struct table *t, uint64_t until_ns, struct refusal *r)
 			       t->next->map.capacity, t->instance->path, strerror(errno), grow_lacks(t));
 			grow_give_up(t);
 			return 1;
+		}
+		if (rc > 0 && !t->mirror_asked) { /* its memory, once there is room for the table */
+			t->mirror_asked = true;
+			mirrored_grow(t);
 		}
 		if (rc > 0 && mirrored_grown(t, wait)) {
 			t->growth = GROW_COPY;

@@ -124,6 +124,7 @@ struct table {
 	struct mirror *mirror; /* NULL: none */
 	char mirror_off[400];  /* why it does not answer; "": it does */
 	bool mirror_found;     /* it is, or replaces, the one that an earlier writer left */
+	bool mirror_asked;     /* for this growth */
 	bool mirror_making;    /* of next: the mirror's thread is at it */
 	struct {
 		bool asked, runs;
@@ -176,7 +177,8 @@ bool allocation_done(const struct allocation *);
 int allocation_end(struct allocation **, struct allocation_part[2], bool wait);
 
 /* ---- change.c ---- */
-/* The slot of a key, or a free one that now holds it as a reserved tombstone. SLOT_NONE: no room. */
+/* The slot of a key, or a free one that now holds it; reserved, unless it is live or a document names it. SLOT_NONE: no
+ * room. */
 uint32_t slot_take(struct generation *, const char *key, size_t len, uint64_t hash);
 /* What a cell (an entry, or the default) says, against this generation's records. */
 void cell_state(const struct generation *, uint64_t word, const _Atomic uint32_t det[2], struct state *);

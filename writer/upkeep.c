@@ -69,6 +69,7 @@ void mirror_tell(struct server *s)
 	if (!why || s->bpf_told || !s->options->bpf)
 		return;
 	s->bpf_told = true;
+	conns_unpark(s); /* `bpf.verify` waits for nothing any more */
 	log_event(LEVEL_WARN, "bpf-off", LOG_S("reason", why),
 		  LOG_S("message", "packet programs pass everything to user space; all else is served"));
 }
