@@ -23,6 +23,7 @@
 #define MIRROR_KEY_MAX 39u /* SHM_KEY_INLINE: longer keys are in the mirror as slots that say pass */
 #define MIRROR_KEY_WORDS 5u
 #define MIRROR_PROBE_MAX 64u /* entries that a program looks at; behind it, it passes to user space */
+#define MIRROR_INSTANCE_MAX 2048u
 #define MIRROR_CLUSTERS 65536u
 #define MIRROR_STATS_CLUSTERS 1024u /* clusters with higher numbers are counted as number 0 */
 #define MIRROR_PHASES 4u
@@ -75,7 +76,9 @@ struct mirror_control {
 	__u64 n_differences; /* found by them */
 	__u64 compared_ms;   /* CLOCK_BOOTTIME of the last compare; 0: none */
 	__u64 lag_ns;        /* longest time that an entry said pass during one change */
-	__u8 reserved[4096 - 256];
+	/* at 256, by berthd: whose pins these are. "": not known */
+	char path[MIRROR_INSTANCE_MAX]; /* of the instance's directory, absolute, with a NUL */
+	__u8 reserved[4096 - 256 - MIRROR_INSTANCE_MAX];
 };
 
 enum mirror_family { MIRROR_NO_ADDRESS = 0, MIRROR_IPV4 = 4, MIRROR_IPV6 = 6 };
@@ -130,6 +133,7 @@ _Static_assert(sizeof(struct mirror_control) == 4096, "control is one page");
 _Static_assert(__builtin_offsetof(struct mirror_control, state) == 64, "the hot line");
 _Static_assert(__builtin_offsetof(struct mirror_control, gated) == 128, "the programs' line");
 _Static_assert(__builtin_offsetof(struct mirror_control, writer_pid) == 192, "the writer's line");
+_Static_assert(__builtin_offsetof(struct mirror_control, path) == 256, "the instance's directory");
 _Static_assert(sizeof(struct mirror_cluster) == 32, "a cluster's address");
 _Static_assert(sizeof(struct mirror_counts) == 64, "counts of one cluster and phase");
 

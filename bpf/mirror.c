@@ -11,6 +11,8 @@
 
 #include <bpf/bpf.h>
 #include <errno.h>
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -26,7 +28,8 @@
 #define IN_ORDER false
 #endif
 
-static int make(struct mirror *m, const uint8_t uuid[16], const uint64_t secret[4], char *text, size_t size)
+static int make(struct mirror *m, const uint8_t uuid[16], const uint64_t secret[4], const char *whole, char *text,
+		size_t size)
 {
 	char path[PIN_PATH];
 
@@ -41,6 +44,7 @@ static int make(struct mirror *m, const uint8_t uuid[16], const uint64_t secret[
 				  mirror_remedy(errno));
 	m->control->abi = MIRROR_ABI;
 	memcpy(m->control->uuid, uuid, 16);
+	memcpy(m->control->path, whole, strlen(whole) + 1);
 	memcpy(m->control->secret, secret, sizeof m->control->secret);
 	atomic_store_explicit(SHARED64(&m->control->magic), MIRROR_MAGIC, memory_order_release);
 	/* Tenants' names are in them: their directory is for its owner. */
@@ -66,6 +70,19 @@ static bool bpffs_there(void)
 	return statfs(BPFFS, &fs) == 0 && (unsigned long)fs.f_type == BPFFS_MAGIC;
 }
 
+/* Programs' leases have the host's clock in them, whatever this process is shown (time_namespaces(7)). */
+static bool clock_is_the_hosts(void)
+{
+	FILE *f = fopen("/proc/self/timens_offsets", "re"); /* not there: no time namespaces */
+	long long s = 0, ns = 0;
+
+	if (f && fscanf(f, "monotonic %lld %lld", &s, &ns) != 2)
+		s = ns = 0;
+	if (f)
+		fclose(f);
+	return s == 0 && ns == 0;
+}
+
 static void prepare(struct mirror *m, const char *name)
 {
 	*m = (struct mirror){.t = {.grace_fd = -1, .grace_inner_fd = -1}};
@@ -78,6 +95,7 @@ int mirror_open(const char *name, const uint8_t uuid[16], const uint64_t secret[
 		struct mirror **out, char *text, size_t size)
 {
 	struct mirror *m = malloc(sizeof *m);
+	char whole[PATH_MAX];
 	enum whose whose;
 	int rc;
 
@@ -94,12 +112,23 @@ int mirror_open(const char *name, const uint8_t uuid[16], const uint64_t secret[
 		free(m);
 		return mirror_say(text, size, "there is no BPF file system at " BPFFS ": mount -t bpf bpf " BPFFS);
 	}
-	rc = pins_look(m, uuid, left, true, &whose, text, size);
+	if (!clock_is_the_hosts()) {
+		free(m);
+		return mirror_say(text, size,
+				  "packet programs have the host's CLOCK_MONOTONIC, and this time namespace another "
+				  "one: start berthd outside of it, or do without --bpf");
+	}
+	if (!realpath(name, whole) || strlen(whole) >= MIRROR_INSTANCE_MAX) {
+		free(m);
+		return mirror_say(text, size, "no absolute path of less than %u bytes for %.200s: give a shorter --dir",
+				  MIRROR_INSTANCE_MAX, name);
+	}
+	rc = pins_look(m, uuid, secret, left, &whose, text, size);
 	if (rc == 1 && pins_map(m) != 0)
 		rc = mirror_say(text, size, "the maps at %s cannot be mapped: %s; %s", m->path, strerror(errno),
 				mirror_remedy(errno));
 	else if (rc == 0)
-		rc = whose == RUNS ? -1 : make(m, uuid, secret, text, size);
+		rc = whose == THEIRS ? -1 : make(m, uuid, secret, whole, text, size);
 	if (rc >= 0 && mirror_thread_start(m) != 0)
 		rc = mirror_say(text, size, "the mirror's thread does not start: %s; %s", strerror(errno),
 				mirror_remedy(errno));
@@ -109,6 +138,7 @@ int mirror_open(const char *name, const uint8_t uuid[16], const uint64_t secret[
 	}
 	store64(&m->control->writer_pid, (uint64_t)getpid());
 	store64(&m->control->writer_start, seg_process_start(getpid()));
+	memcpy(m->control->path, whole, strlen(whole) + 1); /* one that was taken over may have moved */
 	*out = m;
 	return whose == OURS;
 }
@@ -129,13 +159,15 @@ int mirror_withdraw(const char *name, const uint8_t uuid[16], const struct mirro
 {
 	struct mirror m;
 	enum whose whose;
-	int rc;
+	int rc, e;
 
 	prepare(&m, name);
 	if (!bpffs_there())
 		return 0;
-	rc = pins_look(&m, uuid, left, false, &whose, text, size);
+	rc = pins_look(&m, uuid, NULL, left, &whose, text, size);
+	e = errno;
 	pins_let_go(&m);
+	errno = e;
 	return rc < 0 ? -1 : whose == OURS;
 }
 
@@ -153,11 +185,38 @@ void mirror_enable(struct mirror *m, uint64_t termgen)
 		atomic_store_explicit(SHARED64(&m->control->state), termgen, memory_order_release);
 }
 
-void mirror_switch_off(struct mirror *m)
+int mirror_switch_off(struct mirror *m)
 {
+	const __u32 zero = 0;
+
 	atomic_store_explicit(&m->off, true, memory_order_release);
 	atomic_store_explicit(SHARED64(&m->control->state), 0, memory_order_seq_cst);
-	(void)!mirror_grace(m);
+	/* The delete waits for programs as an update does; it fails when there is no element, too. */
+	return bpf_map_delete_elem(m->fds[MAP_TABLE], &zero) == 0 ? 0 : mirror_grace(m);
+}
+
+int mirror_mend(struct mirror *m, struct mirror_table *t, const uint64_t secret[4], uint64_t termgen)
+{
+	/* Acquire: off is stored before the 0 that it means (mirror_switch_off, of the mirror's thread). */
+	uint64_t state = atomic_load_explicit(SHARED64(&m->control->state), memory_order_acquire);
+	bool same = (state == termgen || mirror_is_off(m)) && mirror_head_true(t);
+
+	for (unsigned i = 0; i < 4; i++)
+		same = same && load64(&m->control->secret[i]) == secret[i];
+	if (same)
+		return 0;
+	if (mirror_suspend(m) != 0) {
+		int e = errno;
+
+		(void)!mirror_switch_off(m);
+		errno = e;
+		return -1;
+	}
+	for (unsigned i = 0; i < 4; i++)
+		store64(&m->control->secret[i], secret[i]);
+	mirror_head_store(t);
+	mirror_enable(m, termgen);
+	return 1;
 }
 
 bool mirror_is_off(const struct mirror *m)

@@ -21,7 +21,9 @@
 
 #include "layout.h"
 
-struct mirror_left { /* told of this root's mirror that goes: no program answers by it any more, its pins are still there */
+/* Told of this root's mirror that goes: no program answers by it any more, its pins are still there. leases NULL: nobody
+ * can say what programs have under way. */
+struct mirror_left {
 	void (*tell)(void *arg, const struct mirror_control *, const struct mirror_lease *);
 	void *arg;
 };
@@ -30,19 +32,21 @@ struct mirror;                    /* the maps of an instance */
 struct mirror_table;              /* one inner map: of one generation */
 #define MIRROR_DEFAULT UINT32_MAX /* in place of a slot: the default */
 
-/* name: of the instance, or the path of its directory. Takes over what is pinned for this root (uuid), removes what is
- * pinned there for another one whose writer is dead, or makes all anew; nothing of it answers differently than before,
- * until mirror_suspend. System calls; starts the mirror's thread. 1: there was one of this root; 0: there was none; -1
- * with a text: what was wrong and what to do. */
+/* name: the path of the instance's directory. Takes over what is pinned for this root (uuid), removes what is left there of
+ * an instance that is gone, or makes all anew; nothing of it answers differently than before, until mirror_suspend.
+ * Pins of another instance are left alone, whether its writer runs or not: -1. System calls; starts the mirror's thread.
+ * 1: there was one of this root; 0: there was none; -1 with a text: what was wrong and what to do. */
 int mirror_open(const char *name, const uint8_t uuid[16], const uint64_t secret[4], const struct mirror_left *,
 		struct mirror **, char *text, size_t size);
 /* Leaves the pins and what they say: the table goes on being true without its writer. */
 void mirror_close(struct mirror **);
-/* For a writer without a mirror: what an earlier one pinned for this instance passes everything up from now on, and is
- * unpinned. 1: so it is; 0: there was none of this root; -1 with a text: it answers still, the writer must not start. */
+/* For a writer without a mirror: what an earlier one pinned for this root passes everything up from now on, and is
+ * unpinned; what is another's is left alone. 1: so it is; 0: there was none of this root; -1 with errno and a text: if
+ * there is one, it answers still. EACCES, EPERM: nobody knows whether there is one. */
 int mirror_withdraw(const char *name, const uint8_t uuid[16], const struct mirror_left *, char *text, size_t size);
 /* For a writer that knows of a mirror of this root which is not pinned any more: wherever its programs are, they pass
- * everything up from now on. except: the one that this writer has, NULL: none. 0, or -1 with errno: it may answer still. */
+ * everything up from now on. except: the one that this writer has, NULL: none. 1: one answered until now; 0: none did; -1
+ * with errno: it may answer still. */
 int mirror_stray(const struct mirror *except, const uint8_t uuid[16]);
 /* /sys/fs/bpf/berth/<instance>; name as above. The last part is the name with what bpffs refuses replaced. */
 void mirror_path(const char *name, char *path, size_t size);
@@ -69,19 +73,26 @@ int mirror_swap(struct mirror *, struct mirror_table *); /* system call, waits l
 void mirror_enable(struct mirror *, uint64_t termgen);
 
 /* A growth: what takes long is the mirror's thread's. done: 1 done, 0 not yet, -1 failed (errno); after a failure the
- * mirror is off for good, and a kernel grace period has passed since: no program answers any more. */
+ * mirror is off for good (mirror_switch_off). */
 void mirror_make_start(struct mirror *, uint32_t generation, uint32_t capacity, uint32_t n_entries);
 int mirror_make_done(struct mirror *, struct mirror_table **);
 void mirror_swap_start(struct mirror *, struct mirror_table *); /* until it is done: M3 */
 int mirror_swap_done(struct mirror *);
-void mirror_wait(struct mirror *);         /* until what was started is done */
-void mirror_switch_off(struct mirror *);   /* for good; waits for a kernel grace period */
+void mirror_wait(struct mirror *); /* until what was started is done */
+/* For good: programs find no entries any more, and their memory goes. Waits for a kernel grace period; -1 with errno: the
+ * kernel refused to wait, twice, and a program that was running may end after this with what it found before. */
+int mirror_switch_off(struct mirror *);
 bool mirror_is_off(const struct mirror *); /* so; NULL: true */
 
 /* Tombstones up to `epoch` are to be aged: the thread waits for a kernel grace period. mirror_aged: up to here they are; t
  * NULL: UINT64_MAX. */
 void mirror_age(struct mirror *, uint64_t epoch);
 uint64_t mirror_aged(const struct mirror_table *);
+
+/* What programs go by beside entries: this secret, the table's head, and, unless the mirror is off, this state. 0: it is
+ * so. 1: it was not, and is again; meanwhile, for a kernel grace period, no program answered. -1 with errno: as 1, but the
+ * kernel does not wait, and the mirror is off for good. System calls when it is not so. */
+int mirror_mend(struct mirror *, struct mirror_table *, const uint64_t secret[4], uint64_t termgen);
 
 /* A program admits writes without leases (control.gated). m NULL: false. */
 bool mirror_gated(const struct mirror *);

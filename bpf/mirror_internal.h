@@ -57,8 +57,8 @@ struct mirror_table {
 	struct mirror *mirror;
 	int fd;
 	size_t mapped;
-	uint32_t n_entries;
-	struct mirror_head *head; /* element 0, and what follows it: */
+	uint32_t generation, capacity, n_entries; /* as head says */
+	struct mirror_head *head;                 /* element 0, and what follows it: */
 	struct mirror_entry *entries;
 	uint64_t held_ns; /* since when an entry says pass; 0: none does */
 };
@@ -77,13 +77,15 @@ int pins_create(enum mirror_map); /* a map of this kind; descriptor, or -1 with 
 int pins_map(struct mirror *);
 void pins_let_go(struct mirror *);
 int pins_unlink(const struct mirror *); /* 0, or -1 with errno */
-enum whose { NOBODYS, OURS, RUNS };     /* this root's; another's, whose writer runs */
-/* Looks at the pins. 1: they are this root's, and m has them; 0: there are none (any more), or, with refused, a running
- * writer's of another instance; -1 with a text. take: only what is another's is removed. */
-int pins_look(struct mirror *, const uint8_t uuid[16], const struct mirror_left *, bool take, enum whose *, char *text,
-	      size_t size);
+enum whose { NOBODYS, OURS, THEIRS };   /* this root's; another instance's */
+/* Looks at the pins. 1: they are this root's, and m has them; 0: there are none (any more), or they are THEIRS, with a text;
+ * -1 with errno and a text. secret: the mirror to take over has this one; NULL: none is taken over. */
+int pins_look(struct mirror *, const uint8_t uuid[16], const uint64_t *secret, const struct mirror_left *, enum whose *,
+	      char *text, size_t size);
 
 /* ---- mirror_table.c ---- */
+void mirror_head_store(struct mirror_table *); /* what does not change while it lives */
+bool mirror_head_true(const struct mirror_table *);
 int mirror_inner_create(uint32_t n_elements); /* a map as the outer one takes them; descriptor, or -1 with errno */
 
 /* ---- mirror_thread.c ---- */

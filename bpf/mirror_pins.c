@@ -8,8 +8,11 @@
 
 #include <bpf/bpf.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -61,9 +64,13 @@ const char *mirror_remedy(int e)
 
 void mirror_path(const char *name, char *path, size_t size)
 {
-	const char *last = strrchr(name, '/');
+	char whole[PATH_MAX]; /* "." and symbolic links have other names */
+	const char *last;
 	size_t at = (size_t)snprintf(path, size, PINS "/");
 
+	if (strchr(name, '/') && realpath(name, whole))
+		name = whole;
+	last = strrchr(name, '/');
 	for (last = last ? last + 1 : name; *last && at + 1 < size && at < sizeof PINS + 255; last++)
 		path[at++] = *last;
 	path[at] = '\0';
@@ -181,12 +188,34 @@ static bool writer_lives(const struct mirror_control *c)
 	return pid && pid <= INT32_MAX && start && seg_process_start((pid_t)pid) == start && (pid_t)pid != getpid();
 }
 
+/* Is there still an instance in the directory that this mirror was made for? What may not be looked at may be one. */
+static bool instance_there(const struct mirror_control *c)
+{
+	char path[MIRROR_INSTANCE_MAX + 8];
+	struct shm_root root;
+	ssize_t n;
+	int fd;
+
+	if (!c->path[0] || !memchr(c->path, '\0', sizeof c->path))
+		return false;
+	snprintf(path, sizeof path, "%s/root", c->path);
+	fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0)
+		return errno != ENOENT && errno != ENOTDIR;
+	n = pread(fd, &root, sizeof root, 0);
+	close(fd);
+	return n != (ssize_t)sizeof root || memcmp(root.uuid, c->uuid, 16) == 0;
+}
+
 /* Writes that programs have under way outlive it. 0, or -1 with errno. */
-static int tell_left(struct mirror *m, const struct mirror_left *left)
+static int tell_left(struct mirror *m, const struct mirror_left *left, bool ours)
 {
 	if (m->fds[MAP_LEASES] < 0 || !fits(m->fds[MAP_CONTROL], &rows[MAP_CONTROL]) ||
-	    !fits(m->fds[MAP_LEASES], &rows[MAP_LEASES]))
-		return 0; /* of an ABI that had none */
+	    !fits(m->fds[MAP_LEASES], &rows[MAP_LEASES])) {
+		if (ours) /* its pin is gone, or it is of another ABI */
+			left->tell(left->arg, NULL, NULL);
+		return 0;
+	}
 	m->control = map_memory(m->fds[MAP_CONTROL], sizeof *m->control, PROT_READ | PROT_WRITE);
 	m->leases = map_memory(m->fds[MAP_LEASES], MIRROR_LEASES * sizeof *m->leases, PROT_READ);
 	if (!m->control || !m->leases)
@@ -195,45 +224,69 @@ static int tell_left(struct mirror *m, const struct mirror_left *left)
 	return 0;
 }
 
-int pins_look(struct mirror *m, const uint8_t uuid[16], const struct mirror_left *left, bool take, enum whose *whose,
-	      char *text, size_t size)
+/* Another instance's, alive or stopped? Then with a text. */
+static bool theirs(const struct mirror *m, const struct mirror_control *c, char *text, size_t size)
+{
+	if (load64(&c->magic) != MIRROR_MAGIC)
+		return false;
+	if (writer_lives(c))
+		mirror_say(text, size,
+			   "%s is the mirror of another instance, whose writer runs (pid %llu): give one of them "
+			   "another name",
+			   m->path, (unsigned long long)load64(&c->writer_pid));
+	else if (instance_there(c))
+		mirror_say(
+			text, size,
+			"%s is the mirror of another instance, in %.200s: give one of them another name, or, when no "
+			"packet program is needed there any more, remove %s",
+			m->path, c->path, m->path);
+	else
+		return false;
+	return true;
+}
+
+/* -1 with a text, and with errno as it is. */
+static int cannot(const struct mirror *m, char *text, size_t size, const char *what)
+{
+	int e = errno;
+
+	mirror_say(text, size,
+		   "the mirror at %s cannot be %s: %s; packet programs may answer by what an earlier writer pinned "
+		   "there: %s",
+		   m->path, what, strerror(e), mirror_remedy(e));
+	errno = e;
+	return -1;
+}
+
+int pins_look(struct mirror *m, const uint8_t uuid[16], const uint64_t *secret, const struct mirror_left *left,
+	      enum whose *whose, char *text, size_t size)
 {
 	int there = pins_open(m);
 	struct mirror_control *c = NULL;
-	bool ours, lives;
+	bool ours, take;
 
 	*whose = NOBODYS;
 	if (there == 0)
 		return 0;
 	if (there == -2)
-		return mirror_say(
-			text, size,
-			"the mirror that an earlier writer pinned at %s cannot be opened: %s; packet programs may "
-			"answer by it: %s",
-			m->path, strerror(errno), mirror_remedy(errno));
+		return cannot(m, text, size, "opened");
 	c = map_memory(m->fds[MAP_CONTROL], sizeof *c, PROT_READ);
 	if (!c)
-		return mirror_say(text, size, "%s/control cannot be mapped: %s; remove %s", m->path, strerror(errno),
-				  m->path);
+		return cannot(m, text, size, "mapped");
 	ours = atomic_load_explicit(SHARED64(&c->magic), memory_order_acquire) == MIRROR_MAGIC &&
 	       memcmp(c->uuid, uuid, 16) == 0;
-	lives = !ours && load64(&c->magic) == MIRROR_MAGIC && writer_lives(c);
-	if (lives)
-		mirror_say(text, size,
-			   "%s is the mirror of another instance, whose writer runs (pid %llu): give one of them "
-			   "another name",
-			   m->path, (unsigned long long)load64(&c->writer_pid));
-	take = take && there == 1 && ours && c->abi == MIRROR_ABI;
+	if (ours)
+		*whose = OURS;
+	else if (!secret || theirs(m, c, text, size))
+		*whose = THEIRS;
+	take = secret && there == 1 && ours && c->abi == MIRROR_ABI && memcmp(c->secret, secret, sizeof c->secret) == 0;
 	munmap(c, sizeof *c);
-	*whose = ours ? OURS : lives ? RUNS : NOBODYS;
-	if (lives)
+	if (*whose == THEIRS)
 		return 0;
 	if (take)
 		return 1;
-	if (pins_disable(m) != 0 || tell_left(m, left) != 0 || pins_unlink(m) != 0)
-		return mirror_say(text, size,
-				  "the mirror at %s cannot be withdrawn: %s; packet programs may answer by it: %s",
-				  m->path, strerror(errno), mirror_remedy(errno));
+	if (pins_disable(m) != 0 || tell_left(m, left, ours) != 0 || pins_unlink(m) != 0)
+		return cannot(m, text, size, "withdrawn");
 	pins_let_go(m);
 	return 0;
 }

@@ -11,19 +11,28 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* Does programs that run on this one keep from answering, if it is of this root. True when it was. */
-static bool silence(int fd, const uint8_t uuid[16])
-{
-	struct mirror_control *c = mmap(NULL, sizeof *c, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	bool ours;
+enum found { NOT_OURS, SILENT, ANSWERED };
 
+/* Keeps programs from answering by this one, if it is of this root. What it was; -1 with errno: nobody knows. */
+static int silence(int fd, const uint8_t uuid[16])
+{
+	struct mirror_control *c;
+	struct bpf_map_info info = {0};
+	__u32 size = sizeof info;
+	int found = NOT_OURS;
+
+	if (bpf_obj_get_info_by_fd(fd, &info, &size) != 0)
+		return -1;
+	if (strcmp(info.name, "berth_control") != 0 || info.value_size != sizeof *c ||
+	    !(info.map_flags & BPF_F_MMAPABLE))
+		return NOT_OURS;
+	c = mmap(NULL, sizeof *c, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (c == MAP_FAILED)
-		return false;
-	ours = load64(&c->magic) == MIRROR_MAGIC && memcmp(c->uuid, uuid, 16) == 0;
-	if (ours)
-		atomic_store_explicit(SHARED64(&c->state), 0, memory_order_seq_cst);
+		return -1;
+	if (load64(&c->magic) == MIRROR_MAGIC && memcmp(c->uuid, uuid, 16) == 0)
+		found = atomic_exchange_explicit(SHARED64(&c->state), 0, memory_order_seq_cst) ? ANSWERED : SILENT;
 	munmap(c, sizeof *c);
-	return ours;
+	return found;
 }
 
 /* No program answers by what it loaded before. */
@@ -38,33 +47,31 @@ static int wait_for_programs(void)
 
 int mirror_stray(const struct mirror *except, const uint8_t uuid[16])
 {
-	struct bpf_map_info info;
-	__u32 id = 0, size, mine = 0, n = 0;
-	int fd;
+	struct bpf_map_info info = {0};
+	__u32 id = 0, size = sizeof info;
+	int fd, e, found, most = NOT_OURS;
 
-	if (except) {
-		size = sizeof info;
-		memset(&info, 0, sizeof info);
-		if (bpf_obj_get_info_by_fd(except->fds[MAP_CONTROL], &info, &size) != 0)
-			return -1;
-		mine = info.id;
-	}
+	if (except && bpf_obj_get_info_by_fd(except->fds[MAP_CONTROL], &info, &size) != 0)
+		return -1;
 	while (bpf_map_get_next_id(id, &id) == 0) {
-		if (id == mine)
+		if (id == info.id)
 			continue;
 		fd = bpf_map_get_fd_by_id(id);
 		if (fd < 0 && errno == ENOENT)
 			continue;
 		if (fd < 0)
 			return -1;
-		size = sizeof info;
-		memset(&info, 0, sizeof info);
-		if (bpf_obj_get_info_by_fd(fd, &info, &size) == 0 && strcmp(info.name, "berth_control") == 0 &&
-		    info.value_size == sizeof(struct mirror_control) && info.map_flags & BPF_F_MMAPABLE)
-			n += silence(fd, uuid);
+		found = silence(fd, uuid);
+		e = errno;
 		close(fd);
+		errno = e;
+		if (found < 0)
+			return -1;
+		most = found > most ? found : most;
 	}
 	if (errno != ENOENT)
 		return -1;
-	return n ? wait_for_programs() : 0;
+	if (most != NOT_OURS && wait_for_programs() != 0)
+		return -1;
+	return most == ANSWERED;
 }

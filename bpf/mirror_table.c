@@ -41,6 +41,8 @@ struct mirror_table *mirror_table_make(struct mirror *m, uint32_t generation, ui
 	if (!t)
 		return NULL;
 	t->mirror = m;
+	t->generation = generation;
+	t->capacity = capacity;
 	t->n_entries = n_entries;
 	t->mapped = (1 + (size_t)n_entries) * MIRROR_ENTRY;
 	t->fd = mirror_inner_create(1 + n_entries);
@@ -56,10 +58,22 @@ struct mirror_table *mirror_table_make(struct mirror *m, uint32_t generation, ui
 	}
 	t->head = base;
 	t->entries = (struct mirror_entry *)base + 1;
-	t->head->generation = generation;
-	t->head->capacity = capacity;
-	t->head->n_entries = n_entries;
+	mirror_head_store(t);
 	return t;
+}
+
+void mirror_head_store(struct mirror_table *t)
+{
+	atomic_store_explicit(SHARED32(&t->head->generation), t->generation, memory_order_relaxed);
+	atomic_store_explicit(SHARED32(&t->head->capacity), t->capacity, memory_order_relaxed);
+	atomic_store_explicit(SHARED32(&t->head->n_entries), t->n_entries, memory_order_relaxed);
+}
+
+bool mirror_head_true(const struct mirror_table *t)
+{
+	return atomic_load_explicit(SHARED32(&t->head->generation), memory_order_relaxed) == t->generation &&
+	       atomic_load_explicit(SHARED32(&t->head->capacity), memory_order_relaxed) == t->capacity &&
+	       atomic_load_explicit(SHARED32(&t->head->n_entries), memory_order_relaxed) == t->n_entries;
 }
 
 void mirror_table_free(struct mirror_table **tp)

@@ -60,7 +60,7 @@ static void job_make(struct mirror *m)
 	int e = made ? 0 : errno;
 
 	if (!made)
-		mirror_switch_off(m);
+		(void)!mirror_switch_off(m);
 	pthread_mutex_lock(&t->lock);
 	t->made = made;
 	t->make_errno = e;
@@ -73,7 +73,7 @@ static void job_swap(struct mirror *m)
 	int e = mirror_swap(m, t->swapping) == 0 ? 0 : errno;
 
 	if (e)
-		mirror_switch_off(m);
+		(void)!mirror_switch_off(m);
 	pthread_mutex_lock(&t->lock);
 	t->swap_errno = e;
 	t->swap = JOB_DONE;

@@ -6,6 +6,7 @@
 #include <bpf/bpf.h>
 #include <errno.h>
 #include <grp.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -149,7 +150,7 @@ static void pins_that_are_not_whole_are_made_anew(void **state)
 }
 
 /* Two directories may have one name; the pins are called after the name. */
-static void another_instance_of_the_name_is_left_alone_while_it_runs(void **state)
+static void another_instance_of_the_name_is_left_alone_while_it_is_there(void **state)
 {
 	struct bpf_place *p = *state, other;
 	struct bpf_view v;
@@ -169,8 +170,17 @@ static void another_instance_of_the_name_is_left_alone_while_it_runs(void **stat
 	daemon_start(&other.d, NULL);
 	assert_true(v.control->state != 0);
 	assert_int_equal(id_of(p, "control"), control);
-	daemon_kill(&p->d);
+	daemon_kill(&p->d); /* its programs go on answering */
+	assert_int_equal(daemon_stop(&other.d), 0);
+	daemon_start(&other.d, NULL);
+	assert_int_equal(daemon_stop(&other.d), 0);
+	daemon_start(&other.d, "--bpf", NULL);
+	expect_on(&other.d, false);
+	daemon_expect_log(&other.d, p->d.dir);
+	assert_true(v.control->state != 0);
+	assert_int_equal(id_of(p, "control"), control);
 	daemon_kill(&other.d);
+	remove_tree(p->d.dir); /* now it is a leftover */
 	daemon_start(&other.d, "--bpf", NULL);
 	assert_true(v.control->state == 0);
 	assert_int_not_equal(id_of(p, "control"), control);
@@ -212,6 +222,7 @@ static void without_a_bpf_file_system_everything_else_is_served(void **state)
 }
 
 #define STRANGER 54321
+#define CLONE_NEWTIME_ 0x80 /* linux/sched.h, which is at odds with sched.h */
 
 static int serves_without_capabilities(void *arg)
 {
@@ -243,6 +254,75 @@ static void without_capabilities_everything_else_is_served(void **state)
 	rc = part_run(serves_without_capabilities, p, CHILD_MS);
 	if (rc == 77 || rc == 78)
 		SKIP("another user cannot run berthd where it lies");
+	assert_int_equal(rc, 0);
+}
+
+/* As systemd mounts it: nobody but root may look whether there is a mirror. */
+static int serves_where_it_may_not_look(void *arg)
+{
+	struct bpf_place *p = arg;
+
+	if (!own_mounts() || mount("bpf", "/sys/fs/bpf", "bpf", 0, "mode=700") != 0)
+		return 77;
+	if (setgroups(0, NULL) != 0 || setgid(STRANGER) != 0 || setuid(STRANGER) != 0)
+		return 77;
+	if (access(daemon_program("berthd"), X_OK) != 0)
+		return 78;
+	daemon_start(&p->d, NULL);
+	fill(p);
+	expect_on(&p->d, false);
+	assert_int_equal(daemon_stop(&p->d), 0);
+	daemon_start(&p->d, "--bpf", NULL);
+	daemon_expect_log(&p->d, "event=bpf-off");
+	expect_on(&p->d, false);
+	return daemon_stop(&p->d);
+}
+
+static void where_nobody_may_look_for_pins_everything_else_is_served(void **state)
+{
+	struct bpf_place *p = *state;
+	char command[300];
+	int rc;
+
+	bpf_needed(p);
+	daemon_kill(&p->d);
+	remove_tree(p->pins);
+	snprintf(command, sizeof(command), "rm -rf %s; chown %d:%d %s %s/*", p->d.dir, STRANGER, STRANGER, p->d.home,
+		 p->d.home);
+	assert_int_equal(system(command), 0);
+	rc = part_run(serves_where_it_may_not_look, p, CHILD_MS);
+	if (rc == 77 || rc == 78)
+		SKIP("no mount namespace of its own, or another user cannot run berthd where it lies");
+	assert_int_equal(rc, 0);
+}
+
+/* Programs' leases have another clock than a berthd in there would compare them with. */
+static int serves_in_a_time_namespace(void *arg)
+{
+	struct bpf_place *p = arg;
+	FILE *f = unshare(CLONE_NEWTIME_) == 0 ? fopen("/proc/self/timens_offsets", "w") : NULL;
+
+	if (!f || fputs("monotonic 1000 0\n", f) < 0 || fclose(f) != 0)
+		return 77;
+	daemon_start(&p->d, "--bpf", NULL);
+	daemon_expect_log(&p->d, "time namespace");
+	fill(p);
+	expect_on(&p->d, false);
+	return daemon_stop(&p->d);
+}
+
+static void in_a_time_namespace_everything_else_is_served(void **state)
+{
+	struct bpf_place *p = *state;
+	int rc;
+
+	bpf_needed(p);
+	daemon_kill(&p->d);
+	remove_tree(p->pins);
+	remove_tree(p->d.dir);
+	rc = part_run(serves_in_a_time_namespace, p, CHILD_MS);
+	if (rc == 77)
+		SKIP("no time namespace of its own");
 	assert_int_equal(rc, 0);
 }
 
@@ -489,9 +569,11 @@ int main(void)
 		BPF_TEST(a_restart_takes_the_pins_over, "memory"),
 		BPF_TEST(a_start_without_it_withdraws_the_mirror, "sqlite"),
 		BPF_TEST(pins_that_are_not_whole_are_made_anew, "sqlite"),
-		BPF_TEST(another_instance_of_the_name_is_left_alone_while_it_runs, "memory"),
+		BPF_TEST(another_instance_of_the_name_is_left_alone_while_it_is_there, "memory"),
 		BPF_TEST(without_a_bpf_file_system_everything_else_is_served, "memory"),
 		BPF_TEST(without_capabilities_everything_else_is_served, "memory"),
+		BPF_TEST(where_nobody_may_look_for_pins_everything_else_is_served, "memory"),
+		BPF_TEST(in_a_time_namespace_everything_else_is_served, "memory"),
 		BPF_TEST(a_mirror_that_cannot_be_withdrawn_keeps_a_writer_from_starting, "memory"),
 		BPF_TEST(a_mirror_whose_pins_are_gone_is_found, "memory"),
 		BPF_TEST(a_change_costs_no_system_call_of_the_mirror, "memory"),

@@ -3,6 +3,8 @@
  * (`bpf.verify`). What differs is counted, named and stored again; nothing that berthd does makes a difference, so one is
  * somebody else's store into the maps, or a fault. A pass belongs to one generation and begins anew in the next.
  * Control thread only, between changes: no entry is held then. */
+#include <errno.h>
+#include <stdio.h>
 #include <time.h>
 
 #include "table_internal.h"
@@ -24,7 +26,7 @@ const struct table_compared *table_compared(const struct table *t)
 /* What the mirror has to say where the table says this (bpf/mirror_table.c, G4). */
 static uint64_t expected(const struct shm_entry *e, uint64_t word)
 {
-	return word == WORD_RESERVED || (word_live(word) && e->n == SHM_KEY_LONG) ? MIRROR_WORD_PASS : word;
+	return word_reserved(word) || (word_live(word) && e->n == SHM_KEY_LONG) ? MIRROR_WORD_PASS : word;
 }
 
 static bool same_key(const struct shm_entry *e, const struct mirror_entry *m)
@@ -50,7 +52,7 @@ static void compare_slot(struct table *t, uint32_t slot)
 	const struct shm_entry *e = gen_entry(g, slot);
 	const struct mirror_entry m = mirror_entry_get(g->mirror, slot);
 	uint64_t word = atomic_load_explicit(&e->word, memory_order_relaxed);
-	bool keyed = word_live(word) || word == WORD_RESERVED;
+	bool keyed = word_live(word) || word_reserved(word);
 	const unsigned char *key;
 	size_t len;
 
@@ -58,11 +60,11 @@ static void compare_slot(struct table *t, uint32_t slot)
 		return;
 	key = index_key(&g->map, e, &len);
 	differs(t, key ? (const char *)key : "(no key)", key ? len : 8);
-	if (word != WORD_RESERVED)
+	if (!word_reserved(word))
 		mirror_hold(g->mirror, slot);
 	if (key)
 		mirror_key(g->mirror, slot, key, len, atomic_load_explicit(&e->hash, memory_order_relaxed));
-	if (word != WORD_RESERVED)
+	if (!word_reserved(word))
 		mirror_store(g->mirror, slot, word);
 }
 
@@ -81,6 +83,21 @@ static void compare_default(struct table *t)
 	mirror_store(t->now->mirror, MIRROR_DEFAULT, word);
 }
 
+/* What says how entries are looked for, and whether they are. */
+static void compare_control(struct table *t)
+{
+	int rc = mirror_mend(t->mirror, t->now->mirror, t->secret, t->now->map.termgen);
+
+	if (rc == 0)
+		return;
+	differs(t, "(control)", 9);
+	if (rc < 0)
+		snprintf(t->mirror_off, sizeof t->mirror_off,
+			 "the mirror's control is not as it was stored, and the kernel does not wait for programs: %s; "
+			 "restart berthd, with the capability CAP_BPF",
+			 strerror(errno));
+}
+
 static void begin(struct table *t)
 {
 	t->compare.asked = false;
@@ -95,6 +112,7 @@ static void end(struct table *t, uint64_t now_ms)
 	struct mirror_control *c = mirror_control(t->mirror);
 
 	compare_default(t);
+	compare_control(t);
 	c->n_compared += t->compare.now.entries;
 	c->n_differences += t->compare.now.n_differ;
 	c->compared_ms = seg_clock_ms(CLOCK_BOOTTIME);
@@ -107,8 +125,13 @@ uint64_t mirror_compare_step(struct table *t, uint64_t now_ms, uint64_t until_ns
 {
 	uint32_t n = t->now->map.n_entries;
 
-	if (!t->now->mirror)
+	if (!t->now->mirror) {
+		if (t->compare.asked || t->compare.runs) { /* whoever waits for it is told why there is none */
+			t->compare.asked = t->compare.runs = false;
+			t->compare.last = (struct table_compared){.run = ++t->compare.started};
+		}
 		return UINT64_MAX;
+	}
 	if (t->compare.next_ms == 0)
 		t->compare.next_ms = now_ms + EVERY_MS;
 	if (!t->compare.runs) {

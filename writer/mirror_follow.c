@@ -9,16 +9,19 @@
  * The mirror of a dead writer goes on answering until the suspend: the table that it mirrors is what readers read. In a
  * growth there is no suspend: both mirrors say the same, or pass, until no program uses the old one.
  *
- * The file `mirrored` in the instance's directory says that packet programs may answer by a mirror of this root. It is there
- * before the first enable, and goes when no mirror is left; a writer that finds it, and no pins, looks for that mirror
- * everywhere, and does not start when it may not.
+ * The file `mirrored` in the instance's directory says that packet programs may answer by the mirror of a root: its uuid and
+ * the boot. It is there before the first enable, outlives the root, and goes when no mirror is left; a writer that finds
+ * it, and no pins, looks for that mirror everywhere, does not start when it may not, and takes it that programs were
+ * writing until then. Where it is not, no mirror ever answered, and a writer that may not look at the pins starts.
  *
  * A mirror that cannot follow (memory, a refused call) is off for good: the table goes on without it, and why is told. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
+#include "lease_book.h"
 #include "packet_leases.h"
 #include "table_internal.h"
 
@@ -45,9 +48,21 @@ static void off_for_good(struct table *t, const char *what, const char *why)
 		 "%s: %s; restart berthd, with more memory and the capability CAP_BPF", what, why);
 }
 
+/* A mirror went, and nobody can say what programs had under way, nor whether one wrote without leases. */
+static void lost(struct registry *registry)
+{
+	uint64_t now_ms = registry_now(registry);
+
+	lease_book_overflow(registry_book(registry), now_ms, PACKET_PROGRAM);
+	lease_book_unbracketed_left(registry_book(registry), now_ms);
+}
+
 static void left(void *registry, const struct mirror_control *control, const struct mirror_lease *leases)
 {
-	packet_leases_left(registry, control, leases);
+	if (leases)
+		packet_leases_left(registry, control, leases);
+	else
+		lost(registry);
 }
 
 /* ---- a start ---- */
@@ -74,44 +89,77 @@ void mirrored_begin(struct table *t, struct generation *g)
 
 #define MARK "mirrored"
 
-/* A mirror that is not where it was. */
-static enum refusal_code find_stray(struct table *t, struct refusal *r)
+/* For whose root it is, in uuid: this one's or, when a new one was made since, the one's before. False: for none. */
+static bool marked(const struct table *t, uint8_t uuid[16])
 {
-	if (t->mirror_found || faccessat(t->instance->dir_fd, MARK, F_OK, AT_SYMLINK_NOFOLLOW) != 0 ||
-	    mirror_stray(t->mirror, t->root->uuid) == 0)
-		return R_DONE;
-	return refuse(
-		r, R_BACKEND,
-		"packet programs may answer by a mirror of this table that is pinned no more, and berthd cannot look "
-		"for it: %s; start it as root once, or unload them and remove %.256s/" MARK,
-		strerror(errno), t->instance->path);
+	char text[2 * 33 + 1] = "";
+	uint8_t marks[16];
+	int fd = openat(t->instance->dir_fd, MARK, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	ssize_t n;
+
+	memcpy(uuid, t->root->uuid, 16);
+	if (fd < 0)
+		return errno != ENOENT;
+	n = read(fd, text, sizeof text - 1);
+	close(fd);
+	if (n != (ssize_t)sizeof text - 1) /* whoever wrote it was killed, and had this root */
+		return true;
+	for (unsigned i = 0; i < 16; i++)
+		if (sscanf(text + 2 * i, "%2hhx", &marks[i]) != 1)
+			return true;
+	if (strncmp(text + 33, t->boot_id, 32) != 0) /* no mirror outlives a boot */
+		return false;
+	memcpy(uuid, marks, 16);
+	return true;
 }
 
 static int mark(const struct table *t)
 {
-	int fd = openat(t->instance->dir_fd, MARK, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0640);
+	char text[2 * 33 + 1];
+	int n = snprintf(text, sizeof text, "%s %s\n", t->uuid, t->boot_id);
+	int fd = openat(t->instance->dir_fd, MARK, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0640);
+	bool written = fd >= 0 && write(fd, text, (size_t)n) == n;
 
-	return fd < 0 ? -1 : close(fd);
+	return fd < 0 || close(fd) != 0 || !written ? -1 : 0;
+}
+
+/* The mirror of this root, when it is not where it was, or there is another one. */
+static enum refusal_code find_stray(struct table *t, const uint8_t uuid[16], struct refusal *r)
+{
+	bool found = t->mirror_found && (!t->mirror || memcmp(uuid, t->root->uuid, 16) == 0);
+	int rc = mirror_stray(t->mirror, uuid);
+
+	if (rc < 0 && !found)
+		return refuse(r, R_BACKEND,
+			      "packet programs may answer by a mirror of this table that is pinned no more, and berthd "
+			      "cannot look for it: %s; start it as root once, or unload them and remove %.256s/" MARK,
+			      strerror(errno), t->instance->path);
+	if (rc == 1 || !found)
+		lost(t->registry);
+	return R_DONE;
 }
 
 enum refusal_code mirrored_suspend(struct table *t, struct refusal *r)
 {
 	const struct mirror_left farewell = {left, t->registry};
+	uint8_t uuid[16];
+	bool any = marked(t, uuid);
 	char text[400];
 
 	if (!t->mirror) {
-		int rc = mirror_withdraw(t->instance->path, t->root->uuid, &farewell, text, sizeof text);
+		int rc = mirror_withdraw(t->instance->path, uuid, &farewell, text, sizeof text);
 
-		if (rc < 0)
+		/* Where it may not look and none was ever let answer, there is none. */
+		if (rc < 0 && (any || (errno != EACCES && errno != EPERM)))
 			return refuse(r, R_BACKEND, "%s", text);
 		t->mirror_found = rc == 1;
-		if (find_stray(t, r) != R_DONE)
-			return R_BACKEND;
+	}
+	if (any && find_stray(t, uuid, r) != R_DONE)
+		return R_BACKEND;
+	if (!t->mirror) {
 		unlinkat(t->instance->dir_fd, MARK, 0);
 		return R_DONE;
 	}
-	if (find_stray(t, r) != R_DONE)
-		return R_BACKEND;
 	if (mirror_suspend(t->mirror) != 0)
 		return refuse(r, R_BACKEND,
 			      "packet programs may still answer by the last table, and the kernel does not wait for "
@@ -203,7 +251,8 @@ void mirrored_give_up(struct table *t)
 	if (t->growth != GROW_SWAP || !t->next->mirror)
 		return;
 	/* Programs may have gone over to a mirror that nobody will store into. */
-	mirror_switch_off(t->mirror);
+	if (mirror_switch_off(t->mirror) == 0)
+		mirror_table_drop(&t->now->mirror);
 	off_for_good(t, "packet programs had gone over to the mirror of a larger table", "the table could not follow");
 }
 

@@ -36,7 +36,7 @@ static void unlink_all(int dir, const char *prefix)
 	closedir(d);
 }
 
-/* Nothing that an older root spoke of is of use to this one. */
+/* Nothing that an older root spoke of is of use to this one, but for `mirrored`: its mirror may answer still. */
 static void sweep(struct instance *in)
 {
 	unlink_all(in->table_dir_fd, "table.");
@@ -46,7 +46,6 @@ static void sweep(struct instance *in)
 	unlinkat(in->table_dir_fd, "reserve.new", 0);
 	unlink_all(in->readers_fd, "");
 	unlinkat(in->dir_fd, "ledger", 0);
-	unlinkat(in->dir_fd, "mirrored", 0); /* mirror_follow.c */
 	unlinkat(in->dir_fd, "root", 0);
 }
 

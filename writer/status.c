@@ -95,7 +95,7 @@ static void bpf_collect(const struct table *t, const struct table_stats *stats, 
 	to->bpf.entries = off ? 0 : stats->capacity + SHM_PROBE_MAX;
 	to->bpf.bytes = table_mirror_bytes(t);
 	to->bpf.changes = c->n_changes;
-	to->bpf.swaps = c->n_swaps;
+	to->bpf.swaps = __atomic_load_n(&c->n_swaps, __ATOMIC_RELAXED); /* the mirror's thread stores it */
 	to->bpf.compared = c->n_compared;
 	to->bpf.differences = c->n_differences;
 	to->bpf.lag_ns = c->lag_ns;
