@@ -16,6 +16,7 @@
 #define MESSAGE_TARGET_MAX 1024u
 #define MESSAGE_LINE 64u
 #define MESSAGE_VALUE 64u
+#define MESSAGE_LENGTH_MAX 1000000000000000ull /* of a body: so no sum of lengths overflows */
 
 enum message_flags {
 	MESSAGE_ODD = 1,       /* not to be framed here */
@@ -31,14 +32,15 @@ struct message {
 	__u64 length; /* of the body */
 	__u64 window; /* the last eight characters */
 	__u32 flags;
-	__u32 end;      /* of the head; 0: not in this skb */
-	__u32 line_end; /* of the first line: where its \n is */
+	__u32 end;        /* of the head; 0: not in this skb */
+	__u32 line_end;   /* of the first line: where its \n is */
+	__u32 target_end; /* where the blank behind the target is */
 	__u32 status;
 	__u32 is_request;
-	__u32 at, phase, segment; /* of a loop */
-	__u32 tenant_len;         /* above MIRROR_KEY_MAX: longer than a key */
-	__u32 tenant_at;          /* where its header's value is; 0: none */
-	__u8 tenant[MESSAGE_VALUE];
+	__u32 at, phase, segment;                               /* of a loop */
+	__u32 tenant_len;                                       /* above MIRROR_KEY_MAX: longer than a key */
+	__u32 tenant_at;                                        /* where its header's value is; 0: none */
+	__u8 tenant[MESSAGE_VALUE] __attribute__((aligned(8))); /* the compiler copies words of it */
 };
 
 const volatile struct splice_config splice_config;
@@ -86,6 +88,10 @@ __noinline int message_number(struct __sk_buff *skb, __u32 at, struct message *m
 			break;
 		if (c >= '0' && c <= '9' && m->phase <= 1) {
 			m->phase = 1;
+			if (m->length >= MESSAGE_LENGTH_MAX / 10) {
+				m->flags |= MESSAGE_ODD;
+				break;
+			}
 			m->length = m->length * 10 + (c - '0');
 		} else if (c == ' ' && (m->phase == 0 || m->phase == 2)) {
 		} else if (c == ' ' && m->phase == 1) {
@@ -97,7 +103,7 @@ __noinline int message_number(struct __sk_buff *skb, __u32 at, struct message *m
 			break;
 		}
 	}
-	if (m->phase != 3 || m->length > 1ull << 50)
+	if (m->phase != 3)
 		m->flags |= MESSAGE_ODD;
 	return 0;
 }
@@ -288,6 +294,13 @@ __noinline int message_character(__u32 c, __u32 segment, struct message *m)
 	/* a write with wait_for_completion may go on behind its answer */
 	if (m->window == __builtin_bswap64(WORD('a', 'i', 't', '_', 'f', 'o', 'r', '_')) && m->flags & MESSAGE_WRITE)
 		m->flags |= MESSAGE_ELSEWHERE;
+	/* scrolls and points in time belong to the cluster that began them: _search/scroll, point_in_time, _pit, scroll= */
+	if (m->window == __builtin_bswap64(WORD('h', '/', 's', 'c', 'r', 'o', 'l', 'l')) ||
+	    m->window == __builtin_bswap64(WORD('_', 'i', 'n', '_', 't', 'i', 'm', 'e')) ||
+	    (m->window & BYTES(4)) == __builtin_bswap64(WORD(0, 0, 0, 0, '_', 'p', 'i', 't')) ||
+	    (m->flags & MESSAGE_QUERY &&
+	     (m->window & BYTES(7)) == __builtin_bswap64(WORD(0, 's', 'c', 'r', 'o', 'l', 'l', '='))))
+		m->flags |= MESSAGE_ELSEWHERE;
 	if (m->flags & MESSAGE_QUERY)
 		return 0;
 	if (c == '/') {
@@ -318,8 +331,10 @@ __noinline int message_target(struct __sk_buff *skb, __u32 from, struct message 
 		}
 #pragma clang loop unroll(full)
 		for (__u32 i = 0; i < 8; i++, word >>= 8)
-			if (message_character((__u32)word, segment, m))
+			if (message_character((__u32)word, segment, m)) {
+				m->target_end = from + at + i;
 				goto ended;
+			}
 	}
 ended:
 	if (!m->phase)
@@ -369,6 +384,9 @@ static __always_inline void message_request_line(struct __sk_buff *skb, struct m
 		}
 	}
 	message_target(skb, from, m);
+	/* a target that ended (phase) is not empty and has the version behind it */
+	if (m->phase && (m->target_end == from || m->target_end != m->line_end - 10))
+		m->flags |= MESSAGE_ODD;
 	if (m->tenant_at)
 		message_tenant(skb, m);
 }

@@ -16,7 +16,15 @@
  * G3 `watched` and `mode` are loaded after `outstanding` became 0 (a full barrier); the process stores them by a fetching
  *    atomic before it loads `outstanding`. So it finds the answer ended, or is told.
  * G4 A lease is ended by whoever takes `lease` from not 0 to 0: nobody ends it twice.
- * Linux 5.15 has all that this needs, as far as its source tells; it was run on 6.18 alone. */
+ * G5 A request is forwarded only when the client's TCP has acknowledged all that was sent to it, by programs and process:
+ *    so nothing is behind the sockmap then, and what either sends next comes behind it. A segment's acknowledgement is
+ *    taken before its data is shown (tcp_rcv_established), so a client that has read its answer has acknowledged it.
+ * G6 An answer ends its lease as done, and leaves its upstream for the next request, only when the node's TCP has
+ *    acknowledged the whole request. Else the lease is unknown and the connection ends behind the answer, for part of the
+ *    request may still wait behind the sockmap or with the process, and the next one would overtake it.
+ * G7 What comes from an upstream that has once sent something while no request was out to it is dropped, and none is sent
+ *    there again (`spoiled`): it is nobody's answer.
+ * Linux 5.15 with BTF has all that this needs, as far as its source tells; it was run on 6.18 alone. */
 #define BERTH_USE_CLUSTERS
 #define BERTH_USE_STATS
 #define BERTH_USE_EVENTS
@@ -56,13 +64,12 @@ struct {
 	__type(value, __u64);
 } upstreams SEC(".maps");
 
-/* mirror_cluster.sequence of the address that an upstream was connected to. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, SPLICE_UPSTREAMS);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct splice_key);
-	__type(value, __u32);
+	__type(value, struct splice_address);
 } addresses SEC(".maps");
 
 /* Numbers of connections that the process is to look at; one is in it once at most, so it is never full. */
@@ -70,6 +77,20 @@ struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, SPLICE_CONNECTIONS * 32);
 } attention SEC(".maps");
+
+/* Of the kernel's: where the field is, its BTF says. */
+struct tcp_sock {
+	__u64 bytes_acked;
+} __attribute__((preserve_access_index));
+
+/* The other side of this piece's socket has acknowledged so much. */
+static __always_inline int has_acked(struct __sk_buff *skb, __u64 bytes)
+{
+	struct bpf_sock *sk = skb->sk;
+	struct tcp_sock *t = sk ? bpf_skc_to_tcp_sock(sk) : 0;
+
+	return t && t->bytes_acked >= bytes;
+}
 
 static __always_inline struct splice_socket *socket_of(__u64 cookie)
 {
@@ -93,18 +114,20 @@ static __always_inline int leave(struct splice_connection *c, __u32 connection, 
 
 /* ---- requests ---- */
 
-/* The cluster has another endpoint than its upstream is connected to: the process connects again. */
-static __always_inline int has_moved(const struct splice_connection *c, __u32 connection)
+/* Of the upstream for this request. 0: there is none, or it is spoiled, or its cluster has another endpoint now: the
+ * process connects. */
+static __always_inline struct splice_address *address_of(const struct splice_connection *c, __u32 connection)
 {
 	struct splice_key key = {.connection = connection, .number = c->upstream};
 	const volatile struct mirror_cluster *cluster;
-	const __u32 *sequence;
+	struct splice_address *a = bpf_map_lookup_elem(&addresses, &key);
 
-	if (key.number == SPLICE_FALLBACK)
+	if (!a || *(volatile __u32 *)&a->spoiled)
 		return 0;
-	sequence = bpf_map_lookup_elem(&addresses, &key);
+	if (key.number == SPLICE_FALLBACK)
+		return a;
 	cluster = bpf_map_lookup_elem(&berth_clusters, &key.number);
-	return !sequence || !cluster || cluster->sequence != *sequence;
+	return cluster && cluster->sequence == a->sequence ? a : 0;
 }
 
 static __always_inline int send_request(struct __sk_buff *skb, const struct splice_connection *c, __u32 connection)
@@ -152,6 +175,7 @@ static __always_inline __u32 place(const struct message *m, __u32 connection, __
 static __always_inline int begin_request(struct __sk_buff *skb, struct splice_connection *c, __u32 connection)
 {
 	struct message m = {.is_request = 1};
+	struct splice_address *a;
 	__u32 leased;
 	__u64 all;
 
@@ -173,7 +197,10 @@ static __always_inline int begin_request(struct __sk_buff *skb, struct splice_co
 	__sync_lock_test_and_set(&c->lease, leased ? SPLICE_SENT : SPLICE_NO_LEASE);
 	__sync_lock_test_and_set(&c->outstanding, 1); /* G1 */
 	berth_event(c->upstream == SPLICE_FALLBACK ? MIRROR_EVENT_FALLBACK : MIRROR_EVENT_SPLICED);
-	if (!c->relayed && !has_moved(c, connection) && send_request(skb, c, connection) == SK_PASS) {
+	a = address_of(c, connection);
+	if (a)
+		*(volatile __u64 *)&a->acked += all; /* G6 */
+	if (!c->relayed && a && send_request(skb, c, connection) == SK_PASS) {
 		c->n_spliced++;
 		return SK_PASS;
 	}
@@ -212,7 +239,9 @@ int splice_client(struct __sk_buff *skb)
 			return SK_PASS;
 		return leave(c, connection, SPLICE_DEAD);
 	}
-	if (*(volatile __u32 *)&c->outstanding) { /* pipelined */
+	if (*(volatile __u32 *)&c->outstanding ||
+	    !has_acked(skb, *(volatile __u64 *)&c->to_client + *(volatile __u64 *)&c->from_process)) {
+		/* pipelined, or the last answer is not out: G5 */
 		berth_event(MIRROR_EVENT_FALLBACK);
 		return leave(c, connection, SPLICE_LEAVING);
 	}
@@ -223,13 +252,25 @@ int splice_client(struct __sk_buff *skb)
 
 /* ---- answers ---- */
 
-/* G2, G3. A node's gateway may answer for a node that goes on: 502, 503, 504. */
-static __always_inline void end_answer(struct splice_connection *c, __u32 connection, int known)
+/* All of the request has come, and the node's TCP has acknowledged it. */
+static __always_inline int node_has_request(struct __sk_buff *skb, const struct splice_connection *c, __u32 connection)
 {
-	if (c->request_left)
+	struct splice_key key = {.connection = connection, .number = c->upstream};
+	const struct splice_address *a = bpf_map_lookup_elem(&addresses, &key);
+
+	return !c->request_left && a && has_acked(skb, a->acked);
+}
+
+/* G2, G3, G6 */
+static __always_inline void end_answer(struct __sk_buff *skb, struct splice_connection *c, __u32 connection)
+{
+	int early = !node_has_request(skb, c, connection);
+
+	if (early)
 		leave(c, connection, SPLICE_DEAD);
 	if (c->lease && __sync_lock_test_and_set(&c->lease, SPLICE_NO_LEASE)) /* G4 */
-		berth_write_end(connection, known && !c->request_left ? BERTH_BPF_DONE : BERTH_BPF_NOT_KNOWN);
+		berth_write_end(connection,
+				c->answer == SPLICE_FORWARDED && !early ? BERTH_BPF_DONE : BERTH_BPF_NOT_KNOWN);
 	__sync_lock_test_and_set(&c->outstanding, 0);
 	if (*(volatile __u32 *)&c->watched || *(volatile __u32 *)&c->mode != SPLICE_KERNEL || c->relayed)
 		ask_for_attention(c, connection);
@@ -248,11 +289,14 @@ static __always_inline int begin_answer(struct __sk_buff *skb, struct splice_con
 		m.flags |= MESSAGE_ODD;
 	all = m.end + m.length;
 	if (!m.end || m.flags & MESSAGE_ODD || skb->len > all || m.length > SPLICE_DOWNLOAD_MAX) {
+		/* What is passed to the process comes behind what waits to be sent on the same socket: perhaps never. */
+		if (!c->relayed && !node_has_request(skb, c, connection))
+			return leave(c, connection, SPLICE_DEAD);
 		c->answer = SPLICE_COPIED;
 		ask_for_attention(c, connection);
 		return SK_PASS;
 	}
-	c->answer = m.status == 502 || m.status == 503 || m.status == 504 ? SPLICE_DOUBTFUL : SPLICE_FORWARDED;
+	c->answer = splice_leaves_unknown(m.status) ? SPLICE_DOUBTFUL : SPLICE_FORWARDED;
 	c->answer_left = all;
 	return -1;
 }
@@ -262,6 +306,8 @@ int splice_upstream(struct __sk_buff *skb)
 {
 	const struct splice_socket *s = socket_of(bpf_get_socket_cookie(skb));
 	struct splice_connection *c;
+	struct splice_address *a;
+	struct splice_key key;
 	__u32 connection, number;
 
 	if (!s)
@@ -275,11 +321,19 @@ int splice_upstream(struct __sk_buff *skb)
 		return SK_PASS;
 	if (*(volatile __u32 *)&c->mode == SPLICE_TUNNEL)
 		return SK_PASS;
+	key.connection = connection;
+	key.number = number;
+	a = bpf_map_lookup_elem(&addresses, &key);
+	if (!a || *(volatile __u32 *)&a->spoiled)
+		return SK_DROP;
 	if (!*(volatile __u32 *)&c->outstanding || c->upstream != number) {
+		__sync_lock_test_and_set(&a->spoiled, 1);
 		c->stray = number;
 		ask_for_attention(c, connection);
 		return SK_DROP;
 	}
+	if (c->answer == SPLICE_AWAITED && *(volatile __u32 *)&c->mode == SPLICE_DEAD)
+		return SK_DROP; /* given up: nothing that comes now is the head of an answer */
 	if (c->answer == SPLICE_AWAITED && begin_answer(skb, c, connection) == SK_PASS)
 		return SK_PASS;
 	if (c->answer == SPLICE_COPIED)
@@ -289,7 +343,7 @@ int splice_upstream(struct __sk_buff *skb)
 	c->answer_left -= skb->len;
 	c->to_client += skb->len;
 	if (!c->answer_left)
-		end_answer(c, connection, c->answer == SPLICE_FORWARDED);
+		end_answer(skb, c, connection);
 	return bpf_sk_redirect_map(skb, &clients, connection, 0);
 }
 

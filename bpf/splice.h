@@ -6,8 +6,8 @@
  * for each cluster, and one for the proxy that takes what is not spliced ("fallback").
  *
  *   KERNEL ------ what cannot be framed, or comes while an answer is outstanding ------> LEAVING -----> TUNNEL
- *     |                                                                                  no answer is outstanding
- *     +---------- framing lost: more bytes than announced, an answer before its request's end ----------> DEAD
+ *     |                                                    no answer is outstanding, and the last one is out
+ *     +---------- framing lost: more bytes than announced; an answer before its node had the request ---> DEAD
  *
  * Who stores: programs in softirq or process context, one at a time for each socket, the client's and the upstream's
  * possibly at once; and the process. Words that both sides store are changed by atomics. */
@@ -21,7 +21,8 @@
 #define SPLICE_FALLBACK 65536u    /* in place of a cluster's number: the fallback */
 #define SPLICE_UPSTREAMS 65536u
 /* A redirected packet waits in the kernel for as long as its receiver is slow, and nothing holds the sender back. So
- * longer bodies are copied by the process, which reads no faster than it can write. */
+ * longer bodies are copied by the process, which reads no faster than it can write; and a request is forwarded only when
+ * its client has acknowledged every answer before, so that no more than one of each waits for a connection. */
 #define SPLICE_UPLOAD_MAX (64u << 10)
 #define SPLICE_DOWNLOAD_MAX (256u << 10)
 
@@ -52,7 +53,9 @@ struct splice_connection {
 	__u64 answer_left;
 	__u64 to_client; /* bytes that programs have sent to the client */
 	__u64 n_spliced; /* requests that went through the kernel alone */
-	__u64 pad1[5];
+	/* stored by the process, loaded by programs */
+	__u64 from_process; /* bytes for the client that the process has sent or is about to send */
+	__u64 pad1[4];
 };
 
 struct splice_socket { /* by socket cookie */
@@ -64,10 +67,22 @@ struct splice_key { /* of an upstream's socket */
 	__u32 number;
 };
 
+struct splice_address { /* of an upstream's socket */
+	__u32 sequence; /* mirror_cluster.sequence of the address that it is connected to */
+	__u32 spoiled;  /* 1: it has sent what nobody had asked for, and takes no more requests */
+	__u64 acked;    /* tcp_sock.bytes_acked, when its node's TCP has all requests */
+};
+
 struct splice_config {              /* .rodata */
 	struct steer_config tenant; /* mode, segment, name: how a request names its tenant */
 	__u32 port;                 /* of the listening socket, host byte order */
 };
+
+/* The answer is a gateway's, or of a task that goes on: it says nothing about what becomes of the write. */
+static inline int splice_leaves_unknown(__u32 status)
+{
+	return status == 202 || status == 499 || (status >= 502 && status <= 504);
+}
 
 _Static_assert(sizeof(struct splice_connection) == 128, "two cache lines");
 _Static_assert(SPLICE_CONNECTIONS <= MIRROR_LEASES, "each connection has a lease slot");

@@ -36,7 +36,7 @@ static int number(const char *text, int base, uint64_t *n)
 	errno = 0;
 	*n = strtoull(text, &end, base);
 	end += strspn(end, " \t");
-	return errno || (*end && !(base == 16 && *end == ';')) || *n > 1ull << 60 ? -1 : 0;
+	return errno || (*end && !(base == 16 && *end == ';')) || *n > 1ull << 50 ? -1 : 0;
 }
 
 static int status_line(struct answer_frame *f)
@@ -58,8 +58,13 @@ static int head_ended(struct answer_frame *f)
 {
 	if (f->status == 101)
 		return BROKEN; /* nobody asked for it: requests that do are not spliced */
-	if (f->status < 200)
+	if (f->chunked && f->has_length)
+		return BROKEN; /* which of them counts is the reader's choice */
+	if (f->status < 200) {
+		f->chunked = f->has_length = false;
+		f->left = 0;
 		return STATUS;
+	}
 	if (f->is_head || f->status == 204 || f->status == 304)
 		return OVER;
 	if (f->chunked)
@@ -75,6 +80,8 @@ static int field_line(struct answer_frame *f)
 	const char *value;
 	uint64_t length;
 
+	if (f->line[strcspn(f->line, ": \t")] != ':')
+		return BROKEN; /* a name with a blank behind it is the same field to some, another one to others */
 	if ((value = field(f->line, "content-length"))) {
 		if (number(value, 10, &length) != 0 || (f->has_length && length != f->left))
 			return BROKEN;

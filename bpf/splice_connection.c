@@ -8,7 +8,10 @@
  * G3 A client is closed, or written to behind an answer that the programs have sent, only when that is in its TCP
  *    (flow_is_out): it may still wait behind the sockmap, closing throws it away, and what is written here overtakes it.
  * G4 splice_state ends the lease of a write: as unknown when its upstream's socket is closed and something was sent there,
- *    as done when the client's is closed and nothing was. So upstreams are closed first. */
+ *    as done when the client's is closed and nothing was. So upstreams are closed first. What a program took meanwhile is
+ *    ended when both are closed: no lease is left when a slot is given back.
+ * G5 Bytes for the client are counted (from_process) before this process sends them, and before it says that their answer
+ *    has ended: so the programs do not take them for acknowledged. */
 #include <bpf/bpf.h>
 #include <errno.h>
 #include <linux/sockios.h>
@@ -22,9 +25,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../shm/lease.h"
 #include "splice_internal.h"
 
 #define LINGER_MS 30000
+#define IDLE_MS 600000
 
 uint64_t splice_now_ms(void)
 {
@@ -40,7 +45,11 @@ static void watch(struct splice_client *k, struct splice_end *end, uint32_t inte
 
 	if (end->interest == interest)
 		return;
-	if (epoll_ctl(k->s->epoll_fd, end->interest ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, end->fd, &e) == 0)
+	if (epoll_ctl(k->s->epoll_fd,
+		      !interest       ? EPOLL_CTL_DEL
+		      : end->interest ? EPOLL_CTL_MOD
+				      : EPOLL_CTL_ADD,
+		      end->fd, &e) == 0)
 		end->interest = interest;
 }
 
@@ -67,7 +76,7 @@ void flow_arm(struct splice_client *k)
 			interest |= EPOLLIN;
 		if (!u->connected || u->blocked)
 			interest |= EPOLLOUT;
-		watch(k, &u->end, interest);
+		watch(k, &u->end, u->hung ? 0 : interest);
 	}
 }
 
@@ -100,12 +109,37 @@ void lease_end_done(struct splice_client *k)
 				0); /* as berth_write_end of lease.bpf.h */
 }
 
+void lease_make_unknown(struct mirror_lease *lease)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	atomic_exchange(
+		(_Atomic __u64 *)&lease->state,
+		lease_state(LEASE_UNKNOWN, ((uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec + 999999) / 1000000));
+}
+
+void lease_end_left(struct splice_client *k)
+{
+	struct mirror_lease *lease = &k->s->leases[k->index];
+
+	switch (swap32(&k->c->lease, SPLICE_NO_LEASE)) {
+	case SPLICE_TAKEN:
+		atomic_exchange((_Atomic __u64 *)&lease->hash, 0);
+		break;
+	case SPLICE_SENT:
+		lease_make_unknown(lease);
+		break;
+	}
+}
+
 /* ---- clients ---- */
 
 void flow_accept(struct splicer *s, int fd)
 {
 	struct splice_client *k = calloc(1, sizeof(*k));
 	uint64_t value = (uint64_t)fd;
+	int one = 1;
 	char byte;
 
 	if (!k || !take_slot(s, &k->index)) {
@@ -129,6 +163,7 @@ void flow_accept(struct splicer *s, int fd)
 	s->n_clients++;
 	s->counts->n_connections++;
 	socket_no_delay(fd);
+	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
 	if (socket_register(k, fd, 0, &k->cookie) != 0) {
 		flow_close(k);
 		return;
@@ -163,6 +198,7 @@ void flow_close(struct splice_client *k)
 		upstream_close(k, k->upstreams);
 	discard(k); /* unread bytes would make a reset of it, which may overtake the answer */
 	close(k->end.fd);
+	lease_end_left(k); /* G4 */
 	bpf_map_delete_elem(s->sockets_fd, &k->cookie);
 	s->counts->n_spliced += k->c->n_spliced;
 	s->by_index[k->index] = NULL;
@@ -195,16 +231,22 @@ void flow_free_closed(struct splicer *s)
 	}
 }
 
-/* Called now and then: an answer that makes no progress is not waited for, and its write's outcome is unknown. */
+/* Called now and then: an answer that makes no progress is not waited for, and its write's outcome is unknown; nor is a
+ * client that asks for nothing. */
 void flow_expire(struct splice_client *k, uint64_t now_ms)
 {
-	uint64_t progress = k->n_sent + load64(&k->c->to_client) - load64(&k->c->relay_left) - k->c->request_left;
+	uint64_t progress = load64(&k->c->from_process) - (k->down ? k->down->len : 0) + k->n_up +
+			    load64(&k->c->to_client) - load64(&k->c->relay_left) - k->c->request_left;
+	uint32_t outstanding = !k->tunnel && load32(&k->c->outstanding);
 
-	if (!load32(&k->c->outstanding) || k->tunnel || progress != k->progress)
+	if (outstanding != k->was_outstanding || progress != k->progress)
 		k->progress_ms = now_ms;
+	k->was_outstanding = outstanding;
 	k->progress = progress;
-	if (now_ms - k->progress_ms > k->s->options->answer_ms)
+	if (outstanding && now_ms - k->progress_ms > k->s->options->answer_ms)
 		flow_fail(k);
+	else if (now_ms - k->progress_ms > IDLE_MS)
+		flow_close(k);
 }
 
 /* All that was meant for the client is in its TCP's hands. */
@@ -215,14 +257,15 @@ bool flow_is_out(struct splice_client *k)
 
 	if (getsockopt(k->end.fd, IPPROTO_TCP, TCP_INFO, &i, &len) != 0)
 		return true;
-	return i.tcpi_bytes_sent - i.tcpi_bytes_retrans + i.tcpi_notsent_bytes >= load64(&k->c->to_client) + k->n_sent;
+	return i.tcpi_bytes_sent - i.tcpi_bytes_retrans + i.tcpi_notsent_bytes >=
+	       load64(&k->c->to_client) + k->c->from_process;
 }
 
 void flow_finish(struct splice_client *k)
 {
 	if (k->closed || k->linger_end)
 		return;
-	if (flow_is_out(k))
+	if (flow_is_out(k) || (k->down && k->down->len)) /* or an answer breaks off in it */
 		flow_close(k);
 	else
 		k->linger_end = splice_now_ms() + LINGER_MS;
@@ -236,7 +279,7 @@ void flow_fail(struct splice_client *k)
 		return;
 	swap32(&k->c->mode, SPLICE_DEAD);
 	k->s->counts->n_failed++;
-	if (k->c->answer == SPLICE_AWAITED)
+	if (k->c->answer == SPLICE_AWAITED && flow_is_out(k)) /* G3 */
 		send(k->end.fd, answer, sizeof(answer) - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
 	flow_close(k);
 }
@@ -275,7 +318,12 @@ void flow_attend(struct splice_client *k)
 	swap32(&c->attention, 0);
 	mode = load32(&c->mode);
 	if (mode == SPLICE_DEAD) {
-		flow_finish(k);
+		if (k->answered) /* the end of a copied answer is still to be sent */
+			flow_arm(k);
+		else if (load32(&c->outstanding) && c->answer == SPLICE_AWAITED)
+			flow_fail(k);
+		else
+			flow_finish(k);
 		return;
 	}
 	if (k->done && !k->tunnel && c->request_left) { /* it has ended in the middle of a request */
@@ -284,9 +332,9 @@ void flow_attend(struct splice_client *k)
 	}
 	stray = swap32(&c->stray, 0);
 	u = stray ? upstream_find(k, stray) : NULL;
-	if (u && !(load32(&c->outstanding) && c->upstream == stray))
-		upstream_close(k, u);
-	if (c->relayed && load64(&c->relay_left) && mode != SPLICE_TUNNEL) {
+	if (u && u->connected && upstream_is_spoiled(k, u))
+		upstream_close_idle(k, u);
+	if (!k->closed && c->relayed && load64(&c->relay_left) && mode != SPLICE_TUNNEL) {
 		if (!load32(&c->outstanding)) { /* answered before it was sent */
 			flow_finish(k);
 			return;
@@ -296,9 +344,12 @@ void flow_attend(struct splice_client *k)
 	if (!k->closed && !k->tunnel && load32(&c->outstanding) && c->answer == SPLICE_COPIED)
 		copy_start_answer(k);
 	if (!k->closed && !k->tunnel && !load32(&c->outstanding) && !k->copying) {
-		k->leaving = load32(&c->mode) == SPLICE_LEAVING && !flow_is_out(k); /* G3 */
-		if (k->leaving)
+		if (load32(&c->mode) == SPLICE_LEAVING && !flow_is_out(k)) { /* G3 */
+			if (!k->leaving_end)
+				k->leaving_end = splice_now_ms() + LINGER_MS;
 			return;
+		}
+		k->leaving_end = 0;
 		if (load32(&c->mode) == SPLICE_LEAVING)
 			copy_start_tunnel(k);
 		else if (k->done || k->s->draining)

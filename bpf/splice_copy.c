@@ -6,7 +6,10 @@
  *
  * G1 A write is sent only under its lease: TAKEN becomes SENT before the first byte. A lease that is gone ends the client.
  * G2 `outstanding` becomes 0 when the last bytes of an answer are sure to be taken by the client's socket: so whatever
- *    comes behind it, by way of the programs, comes behind it. */
+ *    comes behind it, by way of the programs, comes behind it.
+ * G3 An answer that is copied comes behind what the programs have sent: they begin a request only when that is acknowledged.
+ *    One that ends before its node's TCP has the whole request leaves the lease unknown and ends the connection: what is
+ *    left of the request must not come behind, or before, the next. */
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -79,9 +82,19 @@ static bool send_up(struct splice_client *k, struct splice_upstream *u)
 	return n >= 0;
 }
 
+/* The next may have begun already: it has a buffer, and a look at its upstream's address, of its own. */
+static void request_over(struct splice_client *k)
+{
+	k->s->counts->n_relayed++;
+	free(k->up);
+	k->up = NULL;
+}
+
 void copy_request(struct splice_client *k)
 {
 	while (!k->closed && (k->tunnel || load64(&k->c->relay_left))) {
+		if (!k->up)
+			k->up_left = load64(&k->c->relay_left);
 		struct splice_upstream *u = upstream_get(k, k->c->upstream);
 		struct splice_buffer *b = u ? buffer_of(k, &k->up) : NULL;
 		size_t want = SPLICE_COPY;
@@ -92,6 +105,8 @@ void copy_request(struct splice_client *k)
 		if (b->len) {
 			if (!send_up(k, u))
 				return;
+			if (!k->tunnel && !b->len && !k->up_left)
+				request_over(k);
 			continue;
 		}
 		if (k->up_ended) {
@@ -101,8 +116,8 @@ void copy_request(struct splice_client *k)
 			}
 			return;
 		}
-		if (!k->tunnel && load64(&k->c->relay_left) < want)
-			want = (size_t)load64(&k->c->relay_left);
+		if (!k->tunnel && k->up_left < want)
+			want = (size_t)k->up_left;
 		n = recv(k->end.fd, b->bytes, want, MSG_DONTWAIT);
 		if (would_wait(n))
 			return;
@@ -111,13 +126,10 @@ void copy_request(struct splice_client *k)
 			return;
 		}
 		k->up_ended = n == 0;
+		k->n_up += (uint64_t)n;
+		k->up_left -= k->tunnel ? 0 : (uint64_t)n;
 		b->at = 0;
 		b->len = (size_t)n;
-	}
-	if (!k->closed && !k->tunnel && k->up) {
-		k->s->counts->n_relayed++;
-		free(k->up);
-		k->up = NULL;
 	}
 }
 
@@ -127,13 +139,15 @@ void copy_request(struct splice_client *k)
 static bool release(struct splice_client *k)
 {
 	struct pollfd p = {.fd = k->end.fd, .events = POLLOUT};
-	bool unsure = k->frame.status == 502 || k->frame.status == 503 || k->frame.status == 504;
+	struct splice_upstream *u = upstream_find(k, k->c->upstream);
+	bool unsure = splice_leaves_unknown(k->frame.status);
+	char byte;
 
 	if (k->released)
 		return true;
 	if (poll(&p, 1, 0) != 1 || !(p.revents & POLLOUT))
 		return false;
-	if (load64(&k->c->relay_left) || k->c->request_left) { /* answered before it was sent */
+	if (load64(&k->c->relay_left) || k->c->request_left || !u || !upstream_has_all(k, u)) { /* G3 */
 		unsure = true;
 		k->frame.closes = true;
 	}
@@ -141,13 +155,15 @@ static bool release(struct splice_client *k)
 		lease_end_done(k);
 	k->released = true;
 	/* A gateway's answer leaves the lease: closing the upstream ends it as unknown. */
-	if (unsure || k->frame.closes) {
-		struct splice_upstream *u = upstream_find(k, k->c->upstream);
-
-		if (u)
-			upstream_close(k, u);
-	}
+	if (u && (unsure || k->frame.closes))
+		upstream_close(k, u);
+	if (k->frame.closes) /* and the client takes no more requests here */
+		swap32(&k->c->mode, SPLICE_DEAD);
 	swap32(&k->c->outstanding, 0);
+	/* Passed up to here, and nobody's answer; what comes from now on the programs drop. No request has begun: the
+	 * client does not have all of this answer. */
+	if (u && !unsure && !k->frame.closes && recv(u->end.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0)
+		upstream_close(k, u);
 	return true;
 }
 
@@ -177,7 +193,6 @@ static bool send_down(struct splice_client *k)
 	}
 	b->at += (size_t)n;
 	b->len -= (size_t)n;
-	k->n_sent += (uint64_t)n;
 	return true;
 }
 
@@ -241,6 +256,7 @@ void copy_answer(struct splice_client *k, struct splice_upstream *u)
 		}
 		b->at = 0;
 		b->len = (size_t)n;
+		atomic_fetch_add((_Atomic __u64 *)&k->c->from_process, (size_t)n); /* G5 of splice_connection.c */
 		if (k->tunnel)
 			continue;
 		v = answer_piece(&k->frame, b->bytes, b->len);

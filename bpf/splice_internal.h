@@ -39,6 +39,7 @@ struct splice_upstream {
 	bool connected;
 	bool blocked; /* sending would wait */
 	bool ended;   /* it has sent all; noticed, not to be waited for again */
+	bool hung;    /* both directions have ended, or it is broken: nor is that */
 };
 
 struct splice_buffer {
@@ -55,14 +56,16 @@ struct splice_client {
 	struct splice_upstream *upstreams;
 	struct splice_buffer *up, *down; /* NULL: nothing is copied */
 	struct answer_frame frame;
-	uint64_t n_sent; /* bytes that this process has sent to the client */
+	uint64_t up_left; /* bytes of the request in `up` that are still to be read */
+	uint64_t n_up;    /* bytes that this process has taken from the client */
 	uint64_t
 		linger_end; /* ms: it is closed once what the programs have sent is out, at the latest then; 0: not yet */
+	uint64_t leaving_end; /* ms; 0: not leaving */
 	uint64_t progress, progress_ms;
-	bool copying;  /* an answer */
-	bool answered; /* and all of it is in `down` */
-	bool released; /* and the next request may begin */
-	bool leaving;  /* to be looked at again when the last answer is out */
+	uint32_t was_outstanding; /* at the last look */
+	bool copying;             /* an answer */
+	bool answered;            /* and all of it is in `down` */
+	bool released;            /* and the next request may begin */
 	bool tunnel;
 	bool blocked;                          /* sending to the client would wait */
 	bool done;                             /* the client has sent all */
@@ -87,13 +90,14 @@ struct splicer {
 	int epoll_fd;
 	struct splice_end listener, signals, attention;
 	bool draining;
-	uint64_t drain_end;   /* ms */
-	uint64_t expired_ms;  /* when it was last looked for answers that do not come */
+	uint64_t drain_end;  /* ms */
+	uint64_t expired_ms; /* when it was last looked for answers that do not come */
+	uint64_t accept_ms;  /* ms: no descriptors or memory are left, the listener is waited on again then; 0: it is */
 	uint32_t *free_slots; /* ring of connection numbers */
 	uint32_t n_free, first_free;
 	struct splice_client *all, *closed, **by_index;
 	struct splice_upstream *dead_upstreams;
-	uint32_t n_clients;
+	uint32_t n_clients, max_clients;
 };
 
 /* splice_load.c. 0, or -1 with a text. close: in any state. */
@@ -114,6 +118,9 @@ void flow_expire(struct splice_client *, uint64_t now_ms);
 void flow_free_closed(struct splicer *);
 /* Ends the lease: every attempt ended with a final answer, or there was none. */
 void lease_end_done(struct splice_client *);
+/* Whatever is left of it: unknown, when something may have been sent. Programs do not reach its slot any more. */
+void lease_end_left(struct splice_client *);
+void lease_make_unknown(struct mirror_lease *);
 uint64_t splice_now_ms(void);
 
 /* splice_upstream.c */
@@ -122,6 +129,12 @@ struct splice_upstream *upstream_get(struct splice_client *,
 				     uint32_t number); /* connects; NULL: the client is closed */
 struct splice_upstream *upstream_find(struct splice_client *, uint32_t number);
 void upstream_close(struct splice_client *, struct splice_upstream *); /* freed after this round */
+/* The same for one that no request is out to, unless the programs send one just now: that fails. */
+void upstream_close_idle(struct splice_client *, struct splice_upstream *);
+/* It has sent what nobody had asked for: the programs drop what comes from it. */
+bool upstream_is_spoiled(struct splice_client *, struct splice_upstream *);
+/* Its TCP has acknowledged every request to it. */
+bool upstream_has_all(struct splice_client *, struct splice_upstream *);
 void socket_no_delay(int fd);
 /* Waits until the kernel is done with what it was doing to this socket, and has it show what has arrived to the program
  * once more. */

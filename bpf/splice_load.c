@@ -2,7 +2,7 @@
  * Brings splice's programs into the kernel: on the instance's mirror, on their own maps, and on the cgroup of this process,
  * from where splice_state sees its sockets end. That link is pinned as splice/state beside the mirror, so that it outlives
  * the process: a process that is killed closes its sockets, and the program ends their leases as unknown. Whoever holds the
- * lock on splice/ is the instance's one splicer. Called by splice_run.c. */
+ * lock on splice/ is the instance's one splicer, and ends what an earlier one has left open. Called by splice_run.c. */
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
@@ -17,6 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "../shm/lease.h"
 #include "mirror.h"
 #include "programs.h"
 #include "splice_internal.h"
@@ -159,7 +160,8 @@ int splice_load_for(struct splicer *s, unsigned port, char *text, size_t size)
 	if (rc != 0) {
 		errno = -rc;
 		return fail(text, size, "cannot load", "splice's programs",
-			    "CAP_BPF, CAP_NET_ADMIN and Linux 5.13 with sockmap (CONFIG_NET_SOCK_MSG) are needed");
+			    "CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and Linux 5.13 with BTF (CONFIG_DEBUG_INFO_BTF) and "
+			    "sockmap (CONFIG_NET_SOCK_MSG) are needed");
 	}
 	s->clients_fd = bpf_map__fd(s->bpf->maps.clients);
 	s->upstreams_fd = bpf_map__fd(s->bpf->maps.upstreams);
@@ -172,6 +174,10 @@ int splice_load_for(struct splicer *s, unsigned port, char *text, size_t size)
 	s->clusters = map_memory(s->bpf->maps.berth_clusters, MIRROR_CLUSTERS * sizeof(*s->clusters), PROT_READ);
 	if (!s->connections || !s->leases || !s->clusters)
 		return fail(text, size, "cannot map", "splice's tables", "");
+	/* What is open in our slots has nobody left to end it: we have the lock, so the process before us has ended. */
+	for (uint32_t i = 0; i < SPLICE_CONNECTIONS; i++)
+		if (load64(&s->leases[i].hash) && lease_kind(load64(&s->leases[i].state)) == LEASE_OPEN)
+			lease_make_unknown(&s->leases[i]);
 	return attach(s, text, size);
 }
 

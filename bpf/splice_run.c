@@ -9,12 +9,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "splice_internal.h"
 
 #define EVENTS 256
+#define ACCEPT_MS 100
+#define DESCRIPTORS_OF_ITS_OWN 64
 
 static int fail(char *text, size_t size, const char *what)
 {
@@ -63,15 +66,34 @@ static int called(void *arg, void *data, size_t len)
 	return 0;
 }
 
+/* What is not accepted waits in the listener's queue. It would be an event all the time: so it is not waited on for a
+ * while. */
 static void accept_all(struct splicer *s)
 {
 	for (int i = 0; i < 64; i++) {
-		int fd = accept4(s->listener.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		int fd = s->n_clients < s->max_clients
+				 ? accept4(s->listener.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
+				 : -1;
 
-		if (fd < 0)
-			return;
-		flow_accept(s, fd);
+		if (fd >= 0) {
+			flow_accept(s, fd);
+			continue;
+		}
+		if (s->n_clients >= s->max_clients || (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)) {
+			epoll_ctl(s->epoll_fd, EPOLL_CTL_DEL, s->listener.fd, NULL);
+			s->accept_ms = splice_now_ms() + ACCEPT_MS;
+		}
+		return;
 	}
+}
+
+static void accept_again(struct splicer *s)
+{
+	if (!s->accept_ms || splice_now_ms() < s->accept_ms)
+		return;
+	s->accept_ms = 0;
+	if (s->listener.fd >= 0 && wait_on(s, &s->listener, END_LISTENER, s->listener.fd) != 0)
+		s->accept_ms = splice_now_ms() + ACCEPT_MS;
 }
 
 static void start_draining(struct splicer *s)
@@ -124,11 +146,13 @@ static bool look_at_lingering(struct splicer *s)
 
 	for (struct splice_client *k = s->all; k; k = next) {
 		next = k->next;
-		if (!k->linger_end && !k->leaving)
+		uint64_t end = k->linger_end ? k->linger_end : k->leaving_end;
+
+		if (!end)
 			continue;
-		if (!flow_is_out(k) && (!k->linger_end || splice_now_ms() < k->linger_end))
+		if (!flow_is_out(k) && splice_now_ms() < end)
 			left = true;
-		else if (k->linger_end)
+		else if (k->linger_end || !flow_is_out(k))
 			flow_close(k);
 		else
 			flow_attend(k);
@@ -157,12 +181,16 @@ static int loop(struct splicer *s, char *text, size_t size)
 	bool lingering = false;
 
 	while (!s->draining || (s->n_clients && splice_now_ms() < s->drain_end)) {
-		int n = epoll_wait(s->epoll_fd, events, EVENTS, lingering ? 1 : s->draining ? idle : patience);
+		int n = epoll_wait(s->epoll_fd, events, EVENTS,
+				   lingering                     ? 1
+				   : s->draining || s->accept_ms ? idle
+								 : patience);
 
 		if (n < 0 && errno != EINTR)
 			return fail(text, size, "cannot wait for connections");
 		for (int i = 0; i < n; i++)
 			dispatch(s, events[i].data.ptr, events[i].events);
+		accept_again(s);
 		lingering = look_at_lingering(s);
 		look_for_expired(s);
 		flow_free_closed(s);
@@ -172,6 +200,7 @@ static int loop(struct splicer *s, char *text, size_t size)
 
 static int start(struct splicer *s, char *text, size_t size)
 {
+	struct rlimit files;
 	sigset_t signals;
 	unsigned port;
 
@@ -182,9 +211,14 @@ static int start(struct splicer *s, char *text, size_t size)
 		return fail(text, size, "cannot start");
 	for (uint32_t i = 0; i < SPLICE_CONNECTIONS; i++)
 		s->free_slots[s->n_free++] = i;
+	s->max_clients = SPLICE_CONNECTIONS;
 	if (splice_load(s, text, size) != 0 || listen_at(s, &port, text, size) != 0 ||
 	    splice_load_for(s, port, text, size) != 0)
 		return -1;
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < DESCRIPTORS_OF_ITS_OWN + 2 * SPLICE_CONNECTIONS)
+		s->max_clients = files.rlim_cur < DESCRIPTORS_OF_ITS_OWN + 2
+					 ? 1
+					 : (uint32_t)(files.rlim_cur - DESCRIPTORS_OF_ITS_OWN) / 2; /* and upstreams */
 	s->ring = ring_buffer__new(s->attention_fd, called, s, NULL);
 	if (!s->ring)
 		return fail(text, size, "cannot read what the programs say");

@@ -3,8 +3,8 @@
  * splice_copy.c. The guarantees are those of splice_connection.c. */
 #include <bpf/bpf.h>
 #include <errno.h>
+#include <linux/tcp.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -69,6 +69,48 @@ void upstream_close(struct splice_client *k, struct splice_upstream *u)
 	k->s->dead_upstreams = u;
 }
 
+void upstream_close_idle(struct splice_client *k, struct splice_upstream *u)
+{
+	uint32_t number = u->number;
+
+	upstream_close(k, u);
+	if (!load32(&k->c->outstanding) || k->c->upstream != number)
+		return;
+	socket_settle(k->end.fd); /* the programs are done with the request: sent to the closed one, or left to us */
+	if (!k->c->relayed)
+		flow_fail(k);
+}
+
+/* bytes_acked: what its peer's TCP has acknowledged */
+static uint64_t socket_acked(int fd)
+{
+	struct tcp_info i = {0};
+	socklen_t len = sizeof(i);
+
+	return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &i, &len) == 0 ? i.tcpi_bytes_acked : 0;
+}
+
+static bool look_up(struct splice_client *k, const struct splice_upstream *u, struct splice_address *a)
+{
+	struct splice_key key = {.connection = k->index, .number = u->number};
+
+	return bpf_map_lookup_elem(k->s->addresses_fd, &key, a) == 0;
+}
+
+bool upstream_is_spoiled(struct splice_client *k, struct splice_upstream *u)
+{
+	struct splice_address a;
+
+	return !look_up(k, u, &a) || a.spoiled;
+}
+
+bool upstream_has_all(struct splice_client *k, struct splice_upstream *u)
+{
+	struct splice_address a;
+
+	return look_up(k, u, &a) && socket_acked(u->end.fd) >= a.acked;
+}
+
 /* 0: the cluster has no address that can be spliced to. */
 static socklen_t address_of(struct splicer *s, uint32_t number, struct sockaddr_storage *a, uint32_t *sequence)
 {
@@ -113,13 +155,14 @@ static socklen_t address_of(struct splicer *s, uint32_t number, struct sockaddr_
 struct splice_upstream *upstream_get(struct splice_client *k, uint32_t number)
 {
 	struct splice_upstream *u = upstream_find(k, number);
-	struct splice_key key = {.connection = k->index, .number = number};
 	struct sockaddr_storage a;
 	uint32_t sequence = 0;
 	socklen_t len;
 
-	/* between requests it may be another address */
-	if (u && !k->up && number != SPLICE_FALLBACK && k->s->clusters[number].sequence != u->sequence) {
+	/* between requests it may be another address, and be spoiled */
+	if (u && !k->up &&
+	    ((number != SPLICE_FALLBACK && k->s->clusters[number].sequence != u->sequence) ||
+	     (u->connected && upstream_is_spoiled(k, u)))) {
 		upstream_close(k, u);
 		u = NULL;
 	}
@@ -130,6 +173,9 @@ struct splice_upstream *upstream_get(struct splice_client *k, uint32_t number)
 		lease_end_done(k);
 		k->c->leased = 0;
 		k->c->upstream = SPLICE_FALLBACK;
+		u = upstream_find(k, SPLICE_FALLBACK);
+		if (u) /* the programs have not counted this request for it: a new one does */
+			upstream_close(k, u);
 		return upstream_get(k, SPLICE_FALLBACK);
 	}
 	u = calloc(1, sizeof(*u));
@@ -146,7 +192,6 @@ struct splice_upstream *upstream_get(struct splice_client *k, uint32_t number)
 	u->end.fd = socket(a.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	/* known before it connects, so that splice_state watches it */
 	if (u->end.fd < 0 || socket_register(k, u->end.fd, number, &u->cookie) != 0 ||
-	    bpf_map_update_elem(k->s->addresses_fd, &key, &sequence, BPF_ANY) != 0 ||
 	    (connect(u->end.fd, (struct sockaddr *)&a, len) != 0 && errno != EINPROGRESS)) {
 		flow_fail(k);
 		return NULL;
@@ -158,13 +203,17 @@ struct splice_upstream *upstream_get(struct splice_client *k, uint32_t number)
 static bool upstream_connected(struct splice_client *k, struct splice_upstream *u)
 {
 	struct splice_key key = {.connection = k->index, .number = u->number};
+	struct splice_address a = {.sequence = u->sequence};
 	uint64_t value = (uint64_t)u->end.fd;
 	int error = 0;
 	socklen_t len = sizeof(error);
 
 	if (getsockopt(u->end.fd, SOL_SOCKET, SO_ERROR, &error, &len) != 0 || error)
 		return false;
-	if (bpf_map_update_elem(k->s->upstreams_fd, &key, &value, BPF_ANY) != 0) /* G1 */
+	/* nothing of the request that it is made for has been sent */
+	a.acked = socket_acked(u->end.fd) + load64(&k->c->relay_left);
+	if (bpf_map_update_elem(k->s->addresses_fd, &key, &a, BPF_ANY) != 0 ||
+	    bpf_map_update_elem(k->s->upstreams_fd, &key, &value, BPF_ANY) != 0) /* G1 */
 		return false;
 	socket_settle(u->end.fd);
 	u->connected = true;
@@ -189,12 +238,14 @@ void upstream_event(struct splice_client *k, struct splice_upstream *u, uint32_t
 	}
 	if (!u->end.client) /* closed meanwhile */
 		events = 0;
+	if (events & (EPOLLHUP | EPOLLERR))
+		u->hung = true;
 	if (!k->closed && events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
 		socket_settle(u->end.fd); /* G2 */
 		if (k->tunnel && u->number == SPLICE_FALLBACK) {
 			copy_answer(k, u);
 		} else if (!load32(&c->outstanding) || c->upstream != u->number) {
-			upstream_close(k, u);
+			upstream_close_idle(k, u);
 		} else if (c->answer == SPLICE_COPIED) {
 			u->ended = true;
 			copy_start_answer(k);

@@ -61,6 +61,11 @@ static void what_has_no_answer_here_goes_to_the_fallback_alone(void **state)
 		{{.tenant = "acme", .extra = "X-HTTP-Method-Override: DELETE\r\n"}, NODE_FALLBACK},
 		{{.tenant = "0123456789012345678901234567890123456789"}, NODE_FALLBACK},
 		{{.tenant = "acme", .method = "POST", .path = "/_reindex?wait_for_completion=false"}, NODE_FALLBACK},
+		{{.tenant = "acme", .method = "POST", .path = "/i/_search?size=1&scroll=1m"}, NODE_FALLBACK},
+		{{.tenant = "acme", .method = "POST", .path = "/_search/scroll"}, NODE_FALLBACK},
+		{{.tenant = "acme", .method = "POST", .path = "/i/_search/point_in_time?keep_alive=1m"}, NODE_FALLBACK},
+		{{.tenant = "acme", .method = "POST", .path = "/i/_pit"}, NODE_FALLBACK},
+		{{.tenant = "acme", .method = "POST", .path = "/scroll=/_pi/_search"}, NODE_C1},
 		{{.tenant = "acme", .method = "POST", .path = "/i/_doc?refresh=wait_for"}, NODE_C1},
 		{{.tenant = "  globex  "}, NODE_C2},
 		{{.tenant = "acme", .extra = "Connection: keep-alive\r\n"}, NODE_C1},
@@ -101,6 +106,9 @@ static void what_cannot_be_framed_takes_its_connection_to_the_fallback(void **st
 		"POST /x HTTP/1.1\r\nX-Partition: acme\r\nContent-Length: 0\r\nContent-Length: 0\r\n\r\n",
 		"POST /x HTTP/1.1\r\nX-Partition: acme\r\nContent-Length : 0\r\n\r\n",
 		"POST /x HTTP/1.1\r\nX-Partition: acme\r\nContent-Length: +0\r\n\r\n",
+		"POST /x ?wait_for_completion=false HTTP/1.1\r\nX-Partition: acme\r\nContent-Length: 0\r\n\r\n",
+		"GET /x HTTP/1.0 HTTP/1.1\r\nX-Partition: acme\r\n\r\n",
+		"GET  HTTP/1.1\r\nX-Partition: acme\r\n\r\n",
 		"GET /x HTTP/1.1\nX-Partition: acme\r\n\r\n",
 		"GET /x HTTP/1.1\r\nX-Partition: acme\r\n folded: globex\r\n\r\n",
 		"GET /x HTTP/1.1\r\nX-Partition: acme\rX: y\r\n\r\n",
@@ -120,6 +128,31 @@ static void what_cannot_be_framed_takes_its_connection_to_the_fallback(void **st
 			splice_expect(splice_answer(fd, false), 200, NODE_FALLBACK, 10);
 		splice_expect(splice_go(fd, &(struct splice_ask){.tenant = "globex", .body = 5, .method = "PUT"}), 200,
 			      NODE_FALLBACK, 10);
+		close(fd);
+	}
+}
+
+/* The fallback would wait for so much. The first is 2^64: 0, when a sum overflows. */
+static void a_length_that_is_no_length_is_not_framed(void **state)
+{
+	static const char *const lengths[] = {"18446744073709551616", "18446744073709551621", "10000000000000000"};
+	struct splice_place *p = splice_place(state);
+	char text[256];
+
+	splice_start(p, NULL, NULL);
+	for (size_t i = 0; i < sizeof(lengths) / sizeof(*lengths); i++) {
+		uint64_t deadline = 0, fallback = splice_events(p, MIRROR_EVENT_FALLBACK),
+			 spliced = splice_events(p, MIRROR_EVENT_SPLICED);
+		int fd = splice_connect(p->port);
+
+		snprintf(text, sizeof(text), "POST /x HTTP/1.1\r\nX-Partition: acme\r\nContent-Length: %s\r\n\r\n",
+			 lengths[i]);
+		splice_send(fd, text, strlen(text));
+		while (within(&deadline) && splice_events(p, MIRROR_EVENT_FALLBACK) == fallback &&
+		       splice_events(p, MIRROR_EVENT_SPLICED) == spliced)
+			;
+		assert_int_equal(splice_events(p, MIRROR_EVENT_FALLBACK), fallback + 1);
+		assert_int_equal(splice_events(p, MIRROR_EVENT_SPLICED), spliced);
 		close(fd);
 	}
 }
@@ -288,6 +321,7 @@ int main(void)
 		SPLICE_TEST(a_tenant_may_be_named_by_a_segment_of_the_path, 30000),
 		SPLICE_TEST(what_has_no_answer_here_goes_to_the_fallback_alone, 30000),
 		SPLICE_TEST(what_cannot_be_framed_takes_its_connection_to_the_fallback, 30000),
+		SPLICE_TEST(a_length_that_is_no_length_is_not_framed, 30000),
 		SPLICE_TEST(bodies_of_every_length_arrive_whole, 30000),
 		SPLICE_TEST(answers_of_every_form_and_length_arrive_whole, 30000),
 		SPLICE_TEST(a_slow_writer_is_understood, 30000),
