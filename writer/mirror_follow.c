@@ -98,8 +98,8 @@ static bool marked(const struct table *t, uint8_t uuid[16])
 	ssize_t n;
 
 	memcpy(uuid, t->root->uuid, 16);
-	if (fd < 0)
-		return errno != ENOENT;
+	if (fd < 0) /* without a descriptor to spare, the name tells */
+		return faccessat(t->instance->dir_fd, MARK, F_OK, AT_SYMLINK_NOFOLLOW) == 0 || errno != ENOENT;
 	n = read(fd, text, sizeof text - 1);
 	close(fd);
 	if (n != (ssize_t)sizeof text - 1) /* whoever wrote it was killed, and had this root */
