@@ -18,7 +18,14 @@ DEPS_BUILD := build-essential pkg-config liburcu-dev libjemalloc-dev \
 	libxxhash-dev libuv1-dev libjansson-dev libyajl-dev libsqlite3-dev libmicrohttpd-dev \
 	libsystemd-dev libsodium-dev libbpf-dev bpftool clang linux-libc-dev
 DEPS_TEST  := libcmocka-dev nginx libnginx-mod-http-lua lua-cjson strace spin clang-tidy cppcheck clang-format libclang-rt-14-dev \
-	valgrind iproute2 curl
+	valgrind iproute2 curl wrk systemd python3
+
+# Of `make check-aarch64`: the compiler and the emulator; what is unpacked for arm64 beside the machine's own.
+DEPS_AARCH64 := gcc-aarch64-linux-gnu qemu-user
+LIBS_AARCH64 := libc6-dev $(filter lib%-dev linux-libc-dev,$(DEPS_BUILD)) libcmocka-dev
+
+# Of `make check-unit`.
+DEPS_UNIT :=
 
 # Of `make plots`.
 DEPS_PLOTS := gnuplot-nox jq
@@ -28,7 +35,8 @@ DEPS_PEERS := libdpdk-dev libck-dev liblmdb-dev libbpf-dev libhiredis-dev libcur
 WARN     := -Wall -Wextra -Wshadow -Wconversion -Werror
 OPT      ?= -O2 -g
 SAN      ?=
-CPPFLAGS += -D_GNU_SOURCE -DBERTH_VERSION='"$(VERSION)"'
+DEFINES  ?=
+CPPFLAGS += $(DEFINES) -D_GNU_SOURCE -DBERTH_VERSION='"$(VERSION)"'
 CFLAGS   += -std=c11 $(OPT) $(WARN) $(SAN) -fno-semantic-interposition -fvisibility=hidden -fstack-protector-strong
 LDFLAGS  += $(SAN)
 
@@ -62,10 +70,11 @@ TESTLIB:= $(call obj,$(filter-out $(wildcard tests/[0-9]*.c tests/fuzz_*.c tests
 # The end-to-end runs: programs from one folder.
 E2E_PROGRAMS := e2e demo packets
 E2E    := $(call obj,$(filter-out $(E2E_PROGRAMS:%=tests/e2e/%.c),$(call src,tests/e2e)))
-# Two programs, each of the files that begin with its name, and torture_ambush.c in both; a test of fixed seeds links the
-# second's too.
-TORTURE_LEASE := $(call obj,$(filter-out tests/torture_cursor%,$(wildcard tests/torture_*.c)))
+# Three programs, each of the files that begin with its name, and torture_ambush.c in the first two; a test of fixed seeds
+# links the second's too.
+TORTURE := $(call obj,$(filter-out tests/torture_cursor% tests/torture_crash%,$(wildcard tests/torture_*.c)))
 TORTURE_CURSOR:= $(call obj,$(wildcard tests/torture_cursor_*.c) tests/torture_ambush.c)
+TORTURE_CRASH := $(call obj,$(wildcard tests/torture_crash*.c))
 FUZZ   := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/fuzz_*.c)))
 BENCH  := $(call obj,$(filter-out bench/instructions.c,$(call src,bench)))
 INSTRUCTIONS := $(call obj,$(addprefix bench/,instructions.c bench.c measure.c histogram.c report.c document.c daemon.c \
@@ -91,7 +100,7 @@ $(BUILD)/obj/%.o: %.c
 
 # The kernel's own headers, and nothing of libc: a program runs in the kernel. v3: atomics that fetch (Linux 5.12).
 BPF_CFLAGS := -target bpf -mcpu=v3 -O2 -g -Wall -Wextra -Wshadow -Werror -Wno-unused-function -Wno-unused-parameter \
-	-I/usr/include/$(shell $(CC) -print-multiarch)
+	-I$(SYSROOT)/usr/include/$(shell $(CC) -print-multiarch)
 $(BUILD)/bpf/%.bpf.o: bpf/%.bpf.c
 	@mkdir -p $(@D)
 	$(call say,BPF,$<)
@@ -142,17 +151,36 @@ $(E2E_PROGRAMS:%=$(BUILD)/tests/e2e/%): $(BUILD)/tests/e2e/%: $(BUILD)/obj/tests
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(TOOLS_LIBS) -lcmocka -lpthread
 
-$(BUILD)/tests/torture_lease: $(TORTURE_LEASE) $(TESTLIB) $(WRITER) $(READER) $(SEAL) $(BPF) $(SHM)
+$(BUILD)/tests/torture: $(TORTURE) $(TESTLIB) $(WRITER) $(READER) $(SEAL) $(BPF) $(SHM)
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(WRITER_LIBS) $(SEAL_LIBS)
+
+$(BUILD)/tests/torture_crash: $(TORTURE_CRASH) $(TESTLIB) $(WRITER) $(READER) $(SEAL) $(BPF) $(SHM)
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(WRITER_LIBS) $(SEAL_LIBS)
 
 $(BUILD)/tests/torture_cursor $(BUILD)/tests/77-cursors: $(TORTURE_CURSOR)
+# One mapping for each file, so that ThreadSanitizer sees both sides.
+$(filter $(BUILD)/tests/46%,$(TESTS)): LDFLAGS += -Wl,--wrap=mmap,--wrap=munmap
 $(BUILD)/tests/14-checker: $(BUILD)/obj/tests/e2e/checker.o $(BUILD)/obj/tests/e2e/history.o
 $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TESTLIB) $(WRITER) $(READER) $(SEAL) $(BPF) $(SHM)
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(WRITER_LIBS) $(SEAL_LIBS)
+
+# Preloaded by the tests of failures: stands between a process and libc.
+$(BUILD)/tests/faults.so: tests/faults/interpose.c tests/faults/faults.h
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(CPPFLAGS) $(filter-out $(SAN),$(CFLAGS)) -fPIC -shared -o $@ $<
+$(filter $(BUILD)/tests/79-faults%,$(TESTS)): | $(BUILD)/tests/faults.so
+
+$(BUILD)/tests/unit/watcher: $(call obj,tests/unit/watcher.c) $(BUILD)/libberth.a
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^
 
 # It measures from outside: libberth as a proxy links it, the writer as the daemon that it starts.
 $(BUILD)/bench/bench: $(BENCH) $(BUILD)/libberth.a
@@ -203,7 +231,7 @@ bench-bpf: deps
 .PHONY: bench-splice
 ## bench-splice: requests a second of `berth bpf splice` beside nginx, before the same nodes (root; a minute)
 bench-splice: deps
-	$(Q)$(MAKE) --no-print-directory deps DEPS_BUILD= DEPS_TEST="wrk python3"
+	$(Q)$(MAKE) --no-print-directory deps DEPS_BUILD= DEPS_TEST="python3"
 	$(Q)$(MAKE) --no-print-directory all
 	$(Q)BERTH_BUILD=$(BUILD) bench/bpf/splice.sh
 
@@ -253,7 +281,7 @@ check: deps
 	$(Q)BERTH_BUILD=$(BUILD) tests/run $(TESTS)
 
 # Tests that run the daemon take long under a sanitizer; PURE are those that do not.
-PURE = $(filter $(BUILD)/tests/1% $(BUILD)/tests/2% $(BUILD)/tests/3% $(BUILD)/tests/40% $(BUILD)/tests/43% $(BUILD)/tests/44%,$(TESTS))
+PURE = $(filter $(BUILD)/tests/1% $(BUILD)/tests/2% $(BUILD)/tests/3% $(BUILD)/tests/40% $(BUILD)/tests/43% $(BUILD)/tests/44% $(BUILD)/tests/46%,$(TESTS))
 ## check-asan: the tests under AddressSanitizer and UBSan (before a merge)
 check-asan: deps
 	$(Q)$(MAKE) --no-print-directory BUILD=$(BUILD)-asan OPT="-O1 -g -fno-omit-frame-pointer" \
@@ -263,8 +291,28 @@ check-asan: deps
 check-tsan: deps
 	$(Q)$(MAKE) --no-print-directory BUILD=$(BUILD)-tsan CC=clang OPT="-O1 -g" SAN="-fsanitize=thread" PURE_ONLY=1 check-sanitized
 
-.PHONY: check-sanitized fuzz lint check-e2e check-breaks torture-lease torture-cursor
-check-sanitized: all $(TESTS)
+AARCH64 := $(BUILD)-aarch64
+AARCH64_ROOT = $(abspath $(BUILD)-aarch64-root)
+AARCH64_ONLY ?= 1% 2% 3% 40% 41% 43% 44% 45% 46%
+## check-aarch64: the tests without a daemon, and some with one, cross-compiled and run by qemu-user; installs that first (AARCH64_ONLY="25% 40%" for less)
+check-aarch64: deps-aarch64
+	$(Q)$(MAKE) --no-print-directory BUILD=$(AARCH64) CC="aarch64-linux-gnu-gcc --sysroot=$(AARCH64_ROOT)" AR=aarch64-linux-gnu-ar \
+		PKG="env PKG_CONFIG_LIBDIR=$(AARCH64_ROOT)/usr/lib/aarch64-linux-gnu/pkgconfig PKG_CONFIG_SYSROOT_DIR=$(AARCH64_ROOT) $(PKG)" \
+		SYSROOT=$(AARCH64_ROOT) check-emulated
+
+# What a test executes of ours is a script that calls the emulator.
+check-emulated: $(BUILD)/berthd $(filter $(AARCH64_ONLY:%=$(BUILD)/tests/%),$(TESTS))
+	$(Q)mkdir -p $(BUILD)/emulated && printf '#!/bin/sh\nexec qemu-aarch64 -L %s %s "$$@"\n' $(SYSROOT) $(abspath $(BUILD)/berthd) \
+		>$(BUILD)/emulated/berthd && chmod +x $(BUILD)/emulated/berthd
+	$(Q)BERTH_BUILD=$(BUILD)/emulated BERTH_RUN="qemu-aarch64 -L $(SYSROOT)" tests/run $(filter-out $(BUILD)/berthd,$^)
+
+deps-aarch64: deps
+	$(Q)$(MAKE) --no-print-directory deps DEPS_BUILD= DEPS_TEST="$(DEPS_AARCH64)"
+	$(Q)tests/aarch64-sysroot $(AARCH64_ROOT) $(LIBS_AARCH64)
+
+.PHONY: check-aarch64 check-emulated deps-aarch64
+.PHONY: check-sanitized fuzz lint check-e2e check-breaks torture torture-cursor soak
+check-sanitized: all $(if $(PURE_ONLY),$(PURE),$(TESTS))
 	$(Q)BERTH_BUILD=$(BUILD) BERTH_SANITIZED=1 tests/run $(if $(PURE_ONLY),$(PURE),$(TESTS))
 
 .PHONY: check-bpf check-bpf-instructions bpf-instructions-update
@@ -281,6 +329,13 @@ check-bpf-instructions: $(SKELETONS)
 bpf-instructions-update: deps $(SKELETONS)
 	$(Q)BERTH_BUILD=$(BUILD) bpf/check-instructions --update
 
+.PHONY: check-unit
+## check-unit: berthd.service under a systemd that boots in a container of its own: sandbox, groups, restarts, watchdog (root; two minutes)
+check-unit:
+	$(Q)$(MAKE) --no-print-directory deps DEPS_TEST="$(DEPS_UNIT)"
+	$(Q)$(MAKE) --no-print-directory all $(BUILD)/tests/unit/watcher
+	$(Q)BERTH_BUILD=$(BUILD) tests/unit/run $(UNIT)
+
 ## check-e2e: tenants that move between clusters behind nginx, every write looked for afterwards (E2E_MIGRATIONS=200; a minute)
 check-e2e: deps
 	$(Q)$(MAKE) --no-print-directory all $(BUILD)/tests/e2e/e2e $(BUILD)/tests/e2e/packets
@@ -291,30 +346,55 @@ check-breaks: deps
 	$(Q)$(MAKE) --no-print-directory all $(BUILD)/tests/e2e/e2e $(BUILD)/tests/e2e/packets
 	$(Q)BERTH_BUILD=$(BUILD) tests/e2e/check-breaks
 
-## torture-lease: writes, migrations, kills, stops, forks, restarts and growth at random for TORTURE_SECONDS (60); BERTH_SEED
-torture-lease: deps
-	$(Q)$(MAKE) --no-print-directory all $(BUILD)/tests/torture_lease
-	$(Q)BERTH_BUILD=$(BUILD) TEST_SECONDS=$$(($(or $(TORTURE_SECONDS),60) + 180)) tests/run $(BUILD)/tests/torture_lease
+## torture: reads, writes, pins, migrations, documents under kills, stops, forks and take-overs, for TORTURE_SECONDS (60); BERTH_SEED
+torture: deps
+	$(Q)$(TORTURE_MAKE) all $(BUILD)-torture/tests/torture
+	$(Q)BERTH_BUILD=$(BUILD)-torture TEST_SECONDS=$$(($(or $(TORTURE_SECONDS),60) + 240)) tests/run $(BUILD)-torture/tests/torture
+
+SOAK_FILE ?= $(BUILD)-torture/soak.jsonl
+## soak: torture for SOAK_SECONDS (1200): memory, descriptors and slots must stay flat; samples go to SOAK_FILE
+soak: deps
+	$(Q)$(TORTURE_MAKE) all $(BUILD)-torture/tests/torture
+	$(Q)BERTH_BUILD=$(BUILD)-torture SOAK_SECONDS=$(or $(SOAK_SECONDS),1200) SOAK_FILE=$(SOAK_FILE) \
+		TEST_SECONDS=$$(($(or $(SOAK_SECONDS),1200) + 240)) tests/run $(BUILD)-torture/tests/torture
 
 ## torture-cursor: OPS (1000000) random calls on pins against a model, over kills, stops and restarts; TORTURE_SECONDS ends it; BERTH_SEED
 torture-cursor: deps
-	$(Q)$(MAKE) --no-print-directory all $(BUILD)/tests/torture_cursor
-	$(Q)BERTH_BUILD=$(BUILD) TEST_SECONDS=900 tests/run $(BUILD)/tests/torture_cursor
+	$(Q)$(TORTURE_MAKE) all $(BUILD)-torture/tests/torture_cursor
+	$(Q)BERTH_BUILD=$(BUILD)-torture TEST_SECONDS=900 tests/run $(BUILD)-torture/tests/torture_cursor
 
-## fuzz: FUZZ_SECONDS (60) of each libFuzzer target
+## torture-crash: the writer dies at each of its crash points, of each operation, and comes back (ten minutes; CRASH_SECONDS: a dose; root); BERTH_SEED
+.PHONY: torture-crash
+torture-crash: deps
+	$(Q)$(MAKE) --no-print-directory deps DEPS_BUILD= DEPS_TEST="python3"
+	$(Q)tests/crash-points
+	$(Q)$(TORTURE_MAKE) all $(BUILD)-torture/tests/torture_crash
+	$(Q)BERTH_BUILD=$(BUILD)-torture TEST_SECONDS=$(if $(CRASH_SECONDS),$$(($(CRASH_SECONDS) + 120)),1500) \
+		tests/run $(BUILD)-torture/tests/torture_crash
+
+# Programs with what only the torture runs need: crash points (shm/crash_point.h), poison. A folder of their own.
+TORTURE_MAKE = $(MAKE) --no-print-directory BUILD=$(BUILD)-torture DEFINES=-DBERTH_TORTURE
+
+## fuzz: FUZZ_SECONDS (60) of each libFuzzer target, as many at a time as there are processors
 fuzz: deps
-	$(Q)$(MAKE) --no-print-directory $(FUZZ)
-	$(Q)for f in $(FUZZ); do echo "  FUZZ   $$f"; mkdir -p $(BUILD)/corpus/$$(basename $$f); \
-		$$f -max_total_time=$(or $(FUZZ_SECONDS),60) -timeout=10 -rss_limit_mb=4096 -print_final_stats=1 -close_fd_mask=1 \
-			$(BUILD)/corpus/$$(basename $$f) 2>$$f.log || { tail -40 $$f.log; exit 1; }; \
-		grep -E 'stat::number_of_executed_units' $$f.log; done
+	$(Q)$(MAKE) --no-print-directory BUILD=$(BUILD)-fuzz CC=clang OPT="-O1 -g" \
+		SAN="-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined" fuzz-built
+.PHONY: fuzz-built
+fuzz-built: $(FUZZ)
+	$(Q)tests/run-fuzz $(or $(FUZZ_SECONDS),60) $(FUZZ)
 
-$(BUILD)/tests/fuzz_%: tests/fuzz_%.c $(SKELETONS) $(wildcard bpf/*.[ch] shm/*.[ch] writer/*.[ch] reader_lib/*.[ch] reader_lib/seal/*.[ch])
+# What one target looks at a file with: the tool has functions of the writer's names, so no other one of it is to be seen.
+$(BUILD)/tests/fuzz_tools.o: $(TOOLS)
 	@mkdir -p $(@D)
-	$(call say,FUZZ,$@)
-	$(Q)clang $(CPPFLAGS) -std=c11 -O1 -g $(WARN) -Wno-unknown-warning-option -fsanitize=fuzzer,address,undefined \
-		-fno-sanitize-recover=undefined -o $@ $< $(filter-out writer/main.c,$(call src,writer)) $(filter-out %.bpf.c,$(call src,bpf)) -I$(BUILD)/bpf $(call src,shm) \
-		$(call src,reader_lib) $(call src,reader_lib/seal) $(WRITER_LIBS) $(SEAL_LIBS)
+	$(call say,LINK,$@)
+	$(Q)$(CC) -r -nostdlib -o $@ $^ && objcopy $(addprefix --keep-global-symbol=,\
+		cursor_count cursor_count_end cursor_file_read cursor_file_try verify_cursors) $@
+$(BUILD)/tests/fuzz_cursor: $(BUILD)/tests/fuzz_tools.o
+# Of `fuzz` alone: libFuzzer has the main function.
+$(BUILD)/tests/fuzz_%: $(BUILD)/obj/tests/fuzz_%.o $(TESTLIB) $(WRITER) $(READER) $(SEAL) $(BPF) $(SHM)
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ -lcmocka $(WRITER_LIBS) $(SEAL_LIBS)
 
 ## model: the Promela models of the protocols, those that must pass and those that must fail (three minutes)
 .PHONY: model
@@ -338,7 +418,7 @@ lint: deps $(SKELETONS)
 		xargs -n 1 -P 2 sh -c 'clang-tidy --quiet --warnings-as-errors="*" --checks="$(TIDY)" "$$0" -- -std=c11 -D_GNU_SOURCE \
 		-DBERTH_VERSION="\"x\"" -isystem $(BUILD)/bpf 2>/dev/null || exit 255'
 
-## install: programs, library, headers, manual pages, completion, Lua modules and nginx.conf under DESTDIR/PREFIX
+## install: programs, library, headers, manual pages, completion, Lua modules, nginx.conf, systemd units and what they need under DESTDIR/PREFIX
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include \
 		$(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man3 \
@@ -362,6 +442,12 @@ install: all
 	install -m 644 $(wildcard reader_lib/lua/*.lua) $(DESTDIR)$(PREFIX)/share/lua/5.1
 	install -m 644 reader_lib/lua/nginx.conf $(DESTDIR)$(PREFIX)/share/doc/berth
 	install -m 644 reader_lib/lua/README.md $(DESTDIR)$(PREFIX)/share/doc/berth/nginx.md
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/,lib/systemd/system lib/sysusers.d lib/tmpfiles.d)
+	sed -e 's|@PREFIX@|$(PREFIX)|;s|@INSTANCE@|default|' writer/systemd/berthd.service.in >$(DESTDIR)$(PREFIX)/lib/systemd/system/berthd.service
+	sed -e 's|@PREFIX@|$(PREFIX)|;s|@INSTANCE@|%i|' writer/systemd/berthd.service.in >$(DESTDIR)$(PREFIX)/lib/systemd/system/berthd@.service
+	install -m 644 writer/systemd/bpf.conf writer/systemd/http.conf $(DESTDIR)$(PREFIX)/share/doc/berth
+	install -m 644 writer/systemd/berth.sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/berth.conf
+	install -m 644 writer/systemd/berth.tmpfiles.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/berth.conf
 	$(BUILD)/berth man >$(DESTDIR)$(PREFIX)/share/man/man1/berth.1
 	$(BUILD)/berth completion >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/berth
 
@@ -372,12 +458,14 @@ uninstall:
 		lib/pkgconfig/berth-seal.pc share/man/man3/berth_seal.3 \
 		include/berth.h include/berth_errors.h $(BPF_HEADERS:bpf/%=include/berth/bpf/%) lib/pkgconfig/berth.pc share/man/man1/berth.1 share/man/man3/berth.3 \
 		share/bash-completion/completions/berth share/doc/berth/nginx.conf share/doc/berth/nginx.md \
+		share/doc/berth/bpf.conf share/doc/berth/http.conf lib/systemd/system/berthd.service \
+		lib/systemd/system/berthd@.service lib/sysusers.d/berth.conf lib/tmpfiles.d/berth.conf \
 		$(patsubst reader_lib/lua/%,share/lua/5.1/%,$(wildcard reader_lib/lua/*.lua)))
 
 ## format: clang-format over all sources (before each commit)
 format:
 	$(Q)clang-format -i $(filter-out %/berth_errors.h,$(wildcard reader_lib/*.[ch] reader_lib/seal/*.[ch])) $(wildcard shm/*.[ch]) $(wildcard reader_lib/examples/*.c writer/*.[ch] tools/*.[ch] \
-		bench/*.[ch] bench/peers/*.[ch] bench/bpf/*.[ch] tests/*.[ch] tests/e2e/*.[ch] bpf/*.[ch])
+		bench/*.[ch] bench/peers/*.[ch] bench/bpf/*.[ch] tests/*.[ch] tests/e2e/*.[ch] tests/unit/*.[ch] bpf/*.[ch])
 
 # Folder: what it may include of the others.
 LAYERS := shm: reader_lib:shm reader_lib/seal: writer:shm,bpf bpf:shm tools:reader_lib,shm,bpf bench:reader_lib,shm,writer
@@ -390,7 +478,7 @@ layers:
 
 ## clean: remove what was built
 clean:
-	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan
+	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan $(BUILD)-aarch64 $(BUILD)-aarch64-root $(BUILD)-torture $(BUILD)-fuzz
 
 ## help: this list
 help:

@@ -397,8 +397,10 @@ static __always_inline void message_status_line(struct __sk_buff *skb, struct me
 	__u64 head[2] = {};
 
 	m->status = 0;
+	/* three digits between blanks: a byte from 0x30 on that stays below 0x40 when six are added */
 	if (bpf_skb_load_bytes(skb, 0, head, 13) < 0 || head[0] != WORD('H', 'T', 'T', 'P', '/', '1', '.', '1') ||
-	    (head[1] & 0xff) != ' ' || (head[1] >> 32 & 0xff) != ' ') {
+	    (head[1] & 0xfff0f0f0ff) != WORD(' ', '0', '0', '0', ' ', 0, 0, 0) ||
+	    ((head[1] + WORD(0, 6, 6, 6, 0, 0, 0, 0)) & 0xf0f0f000) != WORD(0, '0', '0', '0', 0, 0, 0, 0)) {
 		m->flags |= MESSAGE_ODD;
 		return;
 	}

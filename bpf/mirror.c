@@ -19,7 +19,9 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "../shm/crash_point.h"
 #include "../shm/segment.h"
+#include "features.h"
 
 #define BPFFS_MAGIC 0xcafe4a11
 #ifdef __x86_64__
@@ -46,11 +48,14 @@ static int make(struct mirror *m, const uint8_t uuid[16], const uint64_t secret[
 	memcpy(m->control->uuid, uuid, 16);
 	memcpy(m->control->path, whole, strlen(whole) + 1);
 	memcpy(m->control->secret, secret, sizeof m->control->secret);
+	CRASH_POINT(mirror_control_filled);
 	atomic_store_explicit(SHARED64(&m->control->magic), MIRROR_MAGIC, memory_order_release);
+	CRASH_POINT(mirror_magic_stored);
 	/* Tenants' names are in them: their directory is for its owner. */
 	if ((mkdir(PINS, 0755) != 0 && errno != EEXIST) || (mkdir(m->path, 0700) != 0 && errno != EEXIST) ||
 	    pins_unlink(m) != 0 || (mkdir(m->path, 0700) != 0 && errno != EEXIST))
 		return mirror_say(text, size, "cannot make %s: %s; %s", m->path, strerror(errno), mirror_remedy(errno));
+	CRASH_POINT(mirror_directory_made);
 	for (unsigned i = 0; i < N_MAPS; i++) {
 		pins_path(m, i, path);
 		if (bpf_obj_pin(m->fds[i], path) != 0) {
@@ -59,6 +64,7 @@ static int make(struct mirror *m, const uint8_t uuid[16], const uint64_t secret[
 			(void)!pins_unlink(m);
 			return mirror_say(text, size, "cannot pin %s: %s; %s", path, strerror(e), mirror_remedy(e));
 		}
+		CRASH_POINT(map_pinned);
 	}
 	return 0;
 }
@@ -127,8 +133,10 @@ int mirror_open(const char *name, const uint8_t uuid[16], const uint64_t secret[
 	if (rc == 1 && pins_map(m) != 0)
 		rc = mirror_say(text, size, "the maps at %s cannot be mapped: %s; %s", m->path, strerror(errno),
 				mirror_remedy(errno));
-	else if (rc == 0)
-		rc = whose == THEIRS ? -1 : make(m, uuid, secret, whole, text, size);
+	else if (rc == 0) /* one that stands needs no kernel that could make it */
+		rc = whose == THEIRS || features_check(FEATURE_MIRROR, text, size) != 0
+			     ? -1
+			     : make(m, uuid, secret, whole, text, size);
 	if (rc >= 0 && mirror_thread_start(m) != 0)
 		rc = mirror_say(text, size, "the mirror's thread does not start: %s; %s", strerror(errno),
 				mirror_remedy(errno));
@@ -137,8 +145,11 @@ int mirror_open(const char *name, const uint8_t uuid[16], const uint64_t secret[
 		return -1;
 	}
 	store64(&m->control->writer_pid, (uint64_t)getpid());
+	CRASH_POINT(mirror_pid_stored);
 	store64(&m->control->writer_start, seg_process_start(getpid()));
+	CRASH_POINT(mirror_start_stored);
 	memcpy(m->control->path, whole, strlen(whole) + 1); /* one that was taken over may have moved */
+	CRASH_POINT(mirror_path_stored);
 	*out = m;
 	return whose == OURS;
 }
@@ -176,6 +187,7 @@ int mirror_withdraw(const char *name, const uint8_t uuid[16], const struct mirro
 int mirror_suspend(struct mirror *m)
 {
 	atomic_store_explicit(SHARED64(&m->control->state), 0, memory_order_seq_cst);
+	CRASH_POINT(mirror_suspended);
 	return mirror_grace(m); /* G1 */
 }
 
@@ -183,6 +195,7 @@ void mirror_enable(struct mirror *m, uint64_t termgen)
 {
 	if (!mirror_is_off(m)) /* Release: whoever loads it finds the clusters, the default and the entries */
 		atomic_store_explicit(SHARED64(&m->control->state), termgen, memory_order_release);
+	CRASH_POINT(mirror_enabled);
 }
 
 int mirror_switch_off(struct mirror *m)
@@ -227,6 +240,11 @@ bool mirror_is_off(const struct mirror *m)
 bool mirror_gated(const struct mirror *m)
 {
 	return m && atomic_load_explicit(SHARED64(&m->control->gated), memory_order_acquire) != 0;
+}
+
+uint32_t mirror_id(const struct mirror *m)
+{
+	return pins_id(m->fds[MAP_CONTROL]);
 }
 
 const char *mirror_pins(const struct mirror *m)

@@ -21,11 +21,19 @@
 
 #include "layout.h"
 
-/* Told of this root's mirror that goes: no program answers by it any more, its pins are still there. leases NULL: nobody
- * can say what programs have under way. */
+/* Told of this root's mirror that goes: no program answers by it any more, its pins are still there. id: mirror_id; leases
+ * NULL: nobody can say what programs have under way. kept: what is open in it is to be seen in one of mirror_pasts_open. 0,
+ * or -1 with errno: then its pins stay. */
 struct mirror_left {
-	void (*tell)(void *arg, const struct mirror_control *, const struct mirror_lease *);
+	int (*tell)(void *arg, uint32_t id, const struct mirror_control *, const struct mirror_lease *, bool kept);
 	void *arg;
+};
+
+/* A mirror that went while leases were open in it: they end there, and can be seen (mirror_past.c). */
+#define MIRROR_PASTS 4u
+struct mirror_past {
+	struct mirror_control *control;    /* read-only. NULL: there is none */
+	const struct mirror_lease *leases; /* NULL: they are pinned no more, and nobody can say what is open */
 };
 
 struct mirror;                    /* the maps of an instance */
@@ -44,6 +52,20 @@ void mirror_close(struct mirror **);
  * unpinned; what is another's is left alone. 1: so it is; 0: there was none of this root; -1 with errno and a text: if
  * there is one, it answers still. EACCES, EPERM: nobody knows whether there is one. */
 int mirror_withdraw(const char *name, const uint8_t uuid[16], const struct mirror_left *, char *text, size_t size);
+/* Which mirror it is, among all that this kernel had since it started: the number of its map `control`. 0 with errno: the
+ * kernel does not say. */
+uint32_t mirror_id(const struct mirror *);
+/* For a writer, before mirror_pasts_open: takes away what a kill left, that is the pins of a past one that is m itself, taken
+ * over again, and leases without control. m NULL: it has no mirror. */
+void mirror_pasts_clean(const char *name, const struct mirror *m);
+/* Adds those of this root that are not in it yet: how many, or -1 with errno: there may be one that cannot be seen. */
+int mirror_pasts_open(const char *name, const uint8_t uuid[16], struct mirror_past pasts[MIRROR_PASTS]);
+void mirror_past_close(struct mirror_past *);
+/* The same, and its pins go: nothing is open in it, and what ended unknown is written down elsewhere. */
+void mirror_past_forget(const char *name, struct mirror_past pasts[MIRROR_PASTS], unsigned n);
+bool mirror_any_open(const struct mirror_control *, const struct mirror_lease *); /* a lease */
+/* The map of leases of the n-th, of whichever root: a descriptor, or -1 with errno, ENOENT when there is none. */
+int mirror_past_leases(const char *name, unsigned n);
 /* For a writer that knows of a mirror of this root which is not pinned any more: wherever its programs are, they pass
  * everything up from now on. except: the one that this writer has, NULL: none. 1: one answered until now; 0: none did; -1
  * with errno: it may answer still. */

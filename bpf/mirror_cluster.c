@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../shm/crash_point.h"
+
 /* scheme://host[:port][/...]. What is no literal has no address. */
 static struct mirror_cluster parse(const char *endpoint)
 {
@@ -72,10 +74,13 @@ void mirror_cluster_set(struct mirror *m, unsigned number, const char *endpoint)
 		return;
 	n |= 1; /* a writer that was killed may have left it odd */
 	atomic_store_explicit(sequence, n, memory_order_relaxed);
+	CRASH_POINT(mirror_cluster_opened);
 	atomic_thread_fence(memory_order_seq_cst); /* G1 */
 	c->port = new.port;
 	c->family = new.family;
 	c->tls = new.tls;
 	memcpy(c->address, new.address, sizeof c->address);
+	CRASH_POINT(mirror_cluster_filled);
 	atomic_store_explicit(sequence, n + 1, memory_order_release); /* G1 */
+	CRASH_POINT(mirror_cluster_stored);
 }

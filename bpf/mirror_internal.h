@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * What the mirror's files share: mirror.c (maps, pins, state), mirror_table.c (entries), mirror_thread.c (what waits),
- * mirror_cluster.c (addresses). */
+ * mirror_cluster.c (addresses), mirror_past.c (leases of mirrors that went). */
 #ifndef BERTH_BPF_MIRROR_INTERNAL_H
 #define BERTH_BPF_MIRROR_INTERNAL_H
 
@@ -72,7 +72,9 @@ int mirror_say(char *text, size_t size, const char *format, ...) __attribute__((
 const char *mirror_remedy(int e); /* what to do about an error of the kernel */
 const char *pins_name(enum mirror_map);
 void pins_path(const struct mirror *, enum mirror_map, char path[PIN_PATH]);
-int pins_create(enum mirror_map); /* a map of this kind; descriptor, or -1 with errno */
+int pins_create(enum mirror_map);       /* a map of this kind; descriptor, or -1 with errno */
+bool pins_fit(int fd, enum mirror_map); /* is it one? */
+uint32_t pins_id(int fd);               /* of a map; 0 with errno */
 /* Maps control, clusters and leases: 0, or -1 with errno. let_go: unmaps them and closes all maps. */
 int pins_map(struct mirror *);
 void pins_let_go(struct mirror *);
@@ -82,6 +84,11 @@ enum whose { NOBODYS, OURS, THEIRS };   /* this root's; another instance's */
  * -1 with errno and a text. secret: the mirror to take over has this one; NULL: none is taken over. */
 int pins_look(struct mirror *, const uint8_t uuid[16], const uint64_t *secret, const struct mirror_left *, enum whose *,
 	      char *text, size_t size);
+
+/* ---- mirror_past.c ---- */
+/* Pins what a mirror that goes has open leases in, if it has. 1: so it is; 0: none is open, or there are MIRROR_PASTS
+ * already; -1 with errno. */
+int mirror_past_keep(const struct mirror *);
 
 /* ---- mirror_table.c ---- */
 void mirror_head_store(struct mirror_table *); /* what does not change while it lives */

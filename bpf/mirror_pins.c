@@ -18,6 +18,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "../shm/crash_point.h"
 #include "../shm/segment.h"
 
 static const struct row {
@@ -54,9 +55,6 @@ const char *mirror_remedy(int e)
 	case ENOMEM:
 	case E2BIG:
 		return "give the machine, or berthd's memory cgroup, more memory";
-	case EINVAL:
-	case ENOSYS:
-		return "maps of this kind need Linux 5.10";
 	default:
 		return "see the kernel's log";
 	}
@@ -118,13 +116,22 @@ void pins_let_go(struct mirror *m)
 
 /* ---- what is there ---- */
 
-static bool fits(int fd, const struct row *row)
+bool pins_fit(int fd, enum mirror_map map)
 {
+	const struct row *row = &rows[map];
 	struct bpf_map_info info = {0};
 	__u32 size = sizeof info;
 
 	return bpf_obj_get_info_by_fd(fd, &info, &size) == 0 && info.type == row->type && info.key_size == 4 &&
 	       info.value_size == row->value && info.max_entries == row->entries;
+}
+
+uint32_t pins_id(int fd)
+{
+	struct bpf_map_info info = {0};
+	__u32 size = sizeof info;
+
+	return bpf_obj_get_info_by_fd(fd, &info, &size) == 0 ? info.id : 0;
 }
 
 /* Opens what is pinned. 1 all of it and as it should be, 0 `control` is not there, -1 not what this program knows; -2 with
@@ -146,7 +153,7 @@ static int pins_open(struct mirror *m)
 		m->fds[i] = bpf_obj_get(path);
 		if (m->fds[i] < 0 && (i == MAP_CONTROL || errno != ENOENT))
 			return -2;
-		known = known && m->fds[i] >= 0 && fits(m->fds[i], &rows[i]);
+		known = known && m->fds[i] >= 0 && pins_fit(m->fds[i], i);
 	}
 	return known ? 1 : -1;
 }
@@ -161,10 +168,14 @@ static int pins_disable(struct mirror *m)
 		return -1;
 	atomic_store_explicit(SHARED64(&control[offsetof(struct mirror_control, state) / sizeof *control]), 0,
 			      memory_order_seq_cst);
+	CRASH_POINT(pins_silenced);
 	munmap(control, 4096);
 	if (m->fds[MAP_TABLE] < 0)
 		return 0;
-	return bpf_map_delete_elem(m->fds[MAP_TABLE], &zero) == 0 || errno == ENOENT ? 0 : -1;
+	if (bpf_map_delete_elem(m->fds[MAP_TABLE], &zero) != 0 && errno != ENOENT)
+		return -1;
+	CRASH_POINT(pins_emptied);
+	return 0;
 }
 
 int pins_unlink(const struct mirror *m)
@@ -175,8 +186,10 @@ int pins_unlink(const struct mirror *m)
 		pins_path(m, i, path);
 		if (unlink(path) != 0 && errno != ENOENT)
 			return -1;
+		CRASH_POINT(map_unpinned);
 	}
 	(void)!rmdir(m->path); /* programs may be pinned there too, and stay */
+	CRASH_POINT(mirror_directory_removed);
 	return 0;
 }
 
@@ -210,18 +223,22 @@ static bool instance_there(const struct mirror_control *c)
 /* Writes that programs have under way outlive it. 0, or -1 with errno. */
 static int tell_left(struct mirror *m, const struct mirror_left *left, bool ours)
 {
-	if (m->fds[MAP_LEASES] < 0 || !fits(m->fds[MAP_CONTROL], &rows[MAP_CONTROL]) ||
-	    !fits(m->fds[MAP_LEASES], &rows[MAP_LEASES])) {
-		if (ours) /* its pin is gone, or it is of another ABI */
-			left->tell(left->arg, NULL, NULL);
-		return 0;
-	}
+	uint32_t id = pins_id(m->fds[MAP_CONTROL]);
+	int kept;
+
+	if (!id)
+		return -1;
+	if (m->fds[MAP_LEASES] < 0 || !pins_fit(m->fds[MAP_CONTROL], MAP_CONTROL) ||
+	    !pins_fit(m->fds[MAP_LEASES], MAP_LEASES)) /* its pin is gone, or it is of another ABI */
+		return ours ? left->tell(left->arg, id, NULL, NULL, false) : 0;
 	m->control = map_memory(m->fds[MAP_CONTROL], sizeof *m->control, PROT_READ | PROT_WRITE);
 	m->leases = map_memory(m->fds[MAP_LEASES], MIRROR_LEASES * sizeof *m->leases, PROT_READ);
 	if (!m->control || !m->leases)
 		return -1;
-	left->tell(left->arg, m->control, m->leases);
-	return 0;
+	kept = ours ? mirror_past_keep(m) : 0;
+	if (kept < 0)
+		return -1;
+	return left->tell(left->arg, id, m->control, m->leases, kept == 1);
 }
 
 /* Another instance's, alive or stopped? Then with a text. */

@@ -11,6 +11,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "../shm/crash_point.h"
+
 enum found { NOT_OURS, SILENT, ANSWERED };
 
 /* Keeps programs from answering by this one, if it is of this root. What it was; -1 with errno: nobody knows. */
@@ -31,6 +33,7 @@ static int silence(int fd, const uint8_t uuid[16])
 		return -1;
 	if (load64(&c->magic) == MIRROR_MAGIC && memcmp(c->uuid, uuid, 16) == 0)
 		found = atomic_exchange_explicit(SHARED64(&c->state), 0, memory_order_seq_cst) ? ANSWERED : SILENT;
+	CRASH_POINT(stray_silenced);
 	munmap(c, sizeof *c);
 	return found;
 }

@@ -22,6 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../shm/crash_point.h"
 #include "../shm/word.h"
 
 #define KEY_LONG 0xffu
@@ -67,6 +68,7 @@ void mirror_head_store(struct mirror_table *t)
 	atomic_store_explicit(SHARED32(&t->head->generation), t->generation, memory_order_relaxed);
 	atomic_store_explicit(SHARED32(&t->head->capacity), t->capacity, memory_order_relaxed);
 	atomic_store_explicit(SHARED32(&t->head->n_entries), t->n_entries, memory_order_relaxed);
+	CRASH_POINT(mirror_head_stored);
 }
 
 bool mirror_head_true(const struct mirror_table *t)
@@ -120,13 +122,16 @@ void mirror_key(struct mirror_table *t, uint32_t slot, const void *key, size_t l
 		store64(&e->key[i], words[i]);
 	store64(&e->hash, hash);
 	*(volatile __u8 *)&e->len = len <= MIRROR_KEY_MAX ? (__u8)len : KEY_LONG;
+	CRASH_POINT(mirror_key_stored);
 	atomic_store_explicit(SHARED64(&e->word), MIRROR_WORD_PASS, memory_order_release); /* G2 */
+	CRASH_POINT(mirror_slot_passes);
 }
 
 void mirror_longest_probe(struct mirror_table *t, uint32_t longest)
 {
 	if (t)
 		atomic_store_explicit(SHARED32(&t->head->longest_probe), longest, memory_order_release); /* G3 */
+	CRASH_POINT(mirror_probe_stored);
 }
 
 void mirror_hold(struct mirror_table *t, uint32_t slot)
@@ -135,6 +140,7 @@ void mirror_hold(struct mirror_table *t, uint32_t slot)
 		return;
 	t->held_ns = now_ns();
 	atomic_store_explicit(SHARED64(word_of(t, slot)), MIRROR_WORD_PASS, memory_order_release); /* G1 */
+	CRASH_POINT(mirror_held);
 }
 
 void mirror_store(struct mirror_table *t, uint32_t slot, uint64_t word)
@@ -148,6 +154,7 @@ void mirror_store(struct mirror_table *t, uint32_t slot, uint64_t word)
 	if (slot != MIRROR_DEFAULT && word_live(word) && t->entries[slot].len == KEY_LONG)
 		word = MIRROR_WORD_PASS;                                               /* G4 */
 	atomic_store_explicit(SHARED64(word_of(t, slot)), word, memory_order_release); /* G1 */
+	CRASH_POINT(mirror_word_stored);
 	if (!t->held_ns)
 		return; /* a copy */
 	lag = now_ns() - t->held_ns;
@@ -155,6 +162,7 @@ void mirror_store(struct mirror_table *t, uint32_t slot, uint64_t word)
 	store64(&c->n_changes, load64(&c->n_changes) + 1);
 	if (lag > load64(&c->lag_ns))
 		store64(&c->lag_ns, lag);
+	CRASH_POINT(mirror_change_counted);
 }
 
 uint64_t mirror_aged(const struct mirror_table *t)

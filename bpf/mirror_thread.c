@@ -16,6 +16,8 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include "../shm/crash_point.h"
+
 int mirror_grace(struct mirror *m)
 {
 	const __u32 zero = 0;
@@ -49,7 +51,9 @@ int mirror_swap(struct mirror *m, struct mirror_table *table)
 
 	if (bpf_map_update_elem(m->fds[MAP_TABLE], &zero, &table->fd, BPF_ANY) != 0) /* M4: waits */
 		return -1;
+	CRASH_POINT(mirror_swapped);
 	store64(&m->control->n_swaps, load64(&m->control->n_swaps) + 1);
+	CRASH_POINT(mirror_swap_counted);
 	return 0;
 }
 

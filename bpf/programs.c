@@ -10,6 +10,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include "features.h"
 #include "programs_internal.h"
 
 #pragma GCC diagnostic push
@@ -37,11 +38,12 @@ static const struct object {
 	const void *(*bytes)(size_t *size);
 	size_t config_off, config_size; /* in its .rodata */
 	enum programs_action action;
+	enum feature_user user;
 } objects[] = {
 	{"steer", steer_bytes, offsetof(struct steer__rodata, steer_config), sizeof(struct steer_config),
-	 PROGRAMS_TO_LOAD_STEER},
+	 PROGRAMS_TO_LOAD_STEER, FEATURE_STEER},
 	{"connect", connect_bytes, offsetof(struct connect__rodata, connect_config), sizeof(struct connect_config),
-	 PROGRAMS_TO_LOAD_CONNECT},
+	 PROGRAMS_TO_LOAD_CONNECT, FEATURE_CONNECT},
 };
 enum { STEER, CONNECT };
 
@@ -76,11 +78,11 @@ static int fail_load(const struct object *o, int error, char *log, struct progra
 	uname(&kernel);
 	if (log[0])
 		return programs_fail(fault, "verifier",
-				     "%s: the verifier of Linux %s refuses it (%s); it needs 5.15 or later. "
-				     "Its last words: %s",
+				     "%s: the verifier of Linux %s refuses it (%s), though the kernel has what it "
+				     "needs. Its last words: %s",
 				     what, kernel.release, strerror(error), log_end(log));
-	return programs_fail(fault, "system", "%s: %s; this is Linux %s, it needs 5.15 or later", what, strerror(error),
-			     kernel.release);
+	return programs_fail(fault, "system", "%s: %s, though Linux %s has what it needs: see the kernel's log", what,
+			     strerror(error), kernel.release);
 }
 
 /* ---- one object ---- */
@@ -131,23 +133,6 @@ static int make(const struct object *o, const char *instance, const void *config
 	libbpf_set_print(print);
 	free(log);
 	return rc ? -1 : 0;
-}
-
-/* Pins beside the old pin, and takes its place: there is always one. */
-static int pin_over(const struct programs_dir *dir, int fd, const char *name)
-{
-	char path[PROGRAMS_PATH], beside[PROGRAMS_PATH];
-
-	snprintf(path, sizeof(path), "%s/%s", dir->path, name);
-	snprintf(beside, sizeof(beside), "%s/%s-new", dir->path, name);
-	unlink(beside); /* of a load that was killed */
-	if (bpf_obj_pin(fd, beside) != 0)
-		return -errno;
-	if (rename(beside, path) == 0)
-		return 0;
-	int error = errno;
-	unlink(beside);
-	return -error;
 }
 
 /* ---- what is attached ---- */
@@ -214,29 +199,103 @@ static int replace(const struct programs_dir *dir, struct bpf_object *object, st
 			     bpf_program__name(failed), strerror(error));
 }
 
+/* ---- pins ---- */
+
+#define PINS_MAX 4u /* of an object: its configuration, and its programs */
+
+struct swap { /* of a pin to another */
+	char name[64];
+	int fd, old; /* of the new one; of the one that is there, -1: none is */
+};
+
+static unsigned swaps_of(const struct object *o, const struct programs_dir *dir, struct bpf_object *object,
+			 struct bpf_map *rodata, struct swap swaps[PINS_MAX])
+{
+	char path[PROGRAMS_PATH], beside[PROGRAMS_PATH];
+	struct bpf_program *program;
+	unsigned n = 1;
+
+	snprintf(swaps[0].name, sizeof(swaps[0].name), "%s-config", o->name);
+	swaps[0].fd = bpf_map__fd(rodata);
+	bpf_object__for_each_program(program, object)
+	{
+		if (n == PINS_MAX)
+			break;
+		snprintf(swaps[n].name, sizeof(swaps[n].name), "%s", bpf_program__name(program));
+		swaps[n++].fd = bpf_program__fd(program);
+	}
+	for (unsigned i = 0; i < n; i++) {
+		programs_pin_paths(dir, swaps[i].name, path, beside);
+		swaps[i].old = bpf_obj_get(path);
+	}
+	return n;
+}
+
+/* The first n pins are the new ones: as they were again. */
+static void pins_back(const struct programs_dir *dir, const struct swap swaps[PINS_MAX], unsigned n)
+{
+	char path[PROGRAMS_PATH], beside[PROGRAMS_PATH];
+
+	for (unsigned i = 0; i < n; i++) {
+		programs_pin_paths(dir, swaps[i].name, path, beside);
+		if (swaps[i].old < 0)
+			unlink(path);
+		else if (programs_pin_beside(dir, swaps[i].name, swaps[i].old) == 0)
+			(void)!programs_pin_over(dir, swaps[i].name);
+	}
+}
+
+/* Pins beside, which is what may fail, then links, then pins: all of it, or nothing. */
+static int swap(const struct object *o, const struct programs_dir *dir, struct bpf_object *object,
+		struct bpf_map *rodata, struct programs_fault *fault)
+{
+	char path[PROGRAMS_PATH], beside[PROGRAMS_PATH];
+	struct swap swaps[PINS_MAX];
+	unsigned n = swaps_of(o, dir, object, rodata, swaps), at = 0;
+	int rc = 0, ignored;
+
+	for (unsigned i = 0; i < n && rc == 0; i++)
+		rc = programs_pin_beside(dir, swaps[i].name, swaps[i].fd);
+	if (rc != 0) {
+		programs_fail(fault, "system", "%s cannot be pinned in %s: %s", o->name, dir->path, strerror(-rc));
+	} else if ((rc = replace(dir, object, fault)) == 0) {
+		for (; at < n && rc == 0; at += rc == 0)
+			rc = programs_pin_over(dir, swaps[at].name);
+		if (rc != 0) {
+			pins_back(dir, swaps, at);
+			turn_links(dir, object, true, NULL, &ignored);
+			programs_fail(fault, "system",
+				      "%s/%s cannot be replaced: %s: remove it; what was loaded before goes on",
+				      dir->path, swaps[at].name, strerror(-rc));
+		}
+	}
+	for (unsigned i = 0; i < n; i++) {
+		programs_pin_paths(dir, swaps[i].name, path, beside);
+		unlink(beside);
+		if (swaps[i].old >= 0)
+			close(swaps[i].old);
+	}
+	return rc;
+}
+
 static int load(const struct object *o, const char *instance, const void *config, struct programs_fault *fault)
 {
 	struct bpf_object *object = NULL;
 	struct bpf_map *rodata = NULL;
-	struct bpf_program *program;
 	struct programs_dir dir;
-	char name[64];
 	int rc;
 
-	if (programs_check_mirror(instance, fault) != 0 || programs_lock(instance, true, &dir, fault) != 0)
+	if (programs_check_mirror(instance, fault) != 0)
+		return -1;
+	if (features_check(o->user, fault->text, sizeof(fault->text)) != 0) {
+		fault->code = "kernel";
+		return -1;
+	}
+	if (programs_lock(instance, true, &dir, fault) != 0)
 		return -1;
 	rc = make(o, instance, config, &object, &rodata, fault);
 	if (rc == 0)
-		rc = replace(&dir, object, fault);
-	if (rc == 0) {
-		snprintf(name, sizeof(name), "%s-config", o->name);
-		rc = pin_over(&dir, bpf_map__fd(rodata), name);
-		bpf_object__for_each_program(program, object) if (rc == 0) rc =
-			pin_over(&dir, bpf_program__fd(program), bpf_program__name(program));
-		if (rc != 0)
-			programs_fail(fault, "system", "%s cannot be pinned in %s: %s", o->name, dir.path,
-				      strerror(-rc));
-	}
+		rc = swap(o, &dir, object, rodata, fault);
 	bpf_object__close(object);
 	close(dir.fd);
 	return rc ? -1 : 0;

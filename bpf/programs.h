@@ -79,4 +79,12 @@ struct programs_stats { /* sums over processors, of all programs on this mirror 
 };
 int programs_stats(const char *instance, struct programs_stats *, struct programs_fault *);
 
+struct programs_leases { /* writes under way, in the mirror and in those that went while some were */
+	uint64_t n_open, n_unknown;
+	uint64_t overflow_ms; /* CLOCK_MONOTONIC of the last unknown end that has no slot; 0: none */
+	bool gated;           /* a program admits writes without leases */
+};
+/* uuid: of the instance's root. 0; -1: there is nothing of it, or it may not be seen. */
+int programs_leases(const char *instance, const uint8_t uuid[16], struct programs_leases *);
+
 #endif

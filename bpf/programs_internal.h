@@ -40,6 +40,13 @@ int programs_dir(const char *instance, bool make, struct programs_dir *, struct 
 /* The same for those who change it: one at a time, until dir->fd is closed. */
 int programs_lock(const char *instance, bool make, struct programs_dir *, struct programs_fault *);
 
+/* Of a pin, and of the one that is to take its place. */
+void programs_pin_paths(const struct programs_dir *, const char *name, char path[PROGRAMS_PATH],
+			char beside[PROGRAMS_PATH]);
+/* Pins beside the old pin; what is beside takes the pin's place, so that there is always one. 0, or a negative errno. */
+int programs_pin_beside(const struct programs_dir *, const char *name, int fd);
+int programs_pin_over(const struct programs_dir *, const char *name);
+
 struct programs_name { /* of a pin */
 	enum programs_kind kind;
 	char program[32];

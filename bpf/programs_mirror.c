@@ -8,9 +8,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "../shm/lease.h"
 #include "programs_internal.h"
 
 #define PREFIX "berth_"
@@ -157,4 +159,53 @@ out:
 		close(events);
 	free(values);
 	return rc;
+}
+
+/* ---- leases ---- */
+
+static void count_leases(const struct mirror_control *control, const struct mirror_lease *leases,
+			 struct programs_leases *n)
+{
+	uint64_t high = *(const volatile __u64 *)&control->lease_high,
+		 overflow = *(const volatile __u64 *)&control->overflow_ms;
+
+	for (uint64_t i = 0; i < high && i < MIRROR_LEASES; i++) {
+		if (!*(const volatile __u64 *)&leases[i].hash)
+			continue;
+		if (lease_kind(*(const volatile __u64 *)&leases[i].state) == LEASE_UNKNOWN)
+			n->n_unknown++;
+		else
+			n->n_open++;
+	}
+	n->overflow_ms = overflow > n->overflow_ms ? overflow : n->overflow_ms;
+	n->gated |= *(const volatile __u64 *)&control->gated != 0;
+}
+
+int programs_leases(const char *instance, const uint8_t uuid[16], struct programs_leases *n)
+{
+	struct mirror_past pasts[MIRROR_PASTS] = {{NULL, NULL}};
+	const size_t size = MIRROR_LEASES * sizeof(struct mirror_lease);
+	struct mirror_control control;
+	struct programs_fault fault;
+	int there = mirror_pasts_open(instance, uuid, pasts);
+
+	memset(n, 0, sizeof(*n));
+	for (unsigned i = 0; i < MIRROR_PASTS; i++) {
+		if (pasts[i].leases)
+			count_leases(pasts[i].control, pasts[i].leases, n);
+		mirror_past_close(&pasts[i]);
+	}
+	if (programs_mirror(instance, &control, &fault) == 0 && memcmp(control.uuid, uuid, 16) == 0) {
+		int fd = programs_open_map(instance, "leases", &fault);
+		void *leases = fd < 0 ? MAP_FAILED : mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
+
+		if (fd >= 0)
+			close(fd);
+		if (leases == MAP_FAILED)
+			return -1;
+		count_leases(&control, leases, n);
+		munmap(leases, size);
+		there = 1;
+	}
+	return there > 0 ? 0 : -1;
 }

@@ -47,6 +47,30 @@ int programs_lock(const char *instance, bool make, struct programs_dir *dir, str
 			     dir->path);
 }
 
+void programs_pin_paths(const struct programs_dir *dir, const char *name, char path[PROGRAMS_PATH],
+			char beside[PROGRAMS_PATH])
+{
+	snprintf(path, PROGRAMS_PATH, "%s/%s", dir->path, name);
+	snprintf(beside, PROGRAMS_PATH, "%s/%s-new", dir->path, name);
+}
+
+int programs_pin_beside(const struct programs_dir *dir, const char *name, int fd)
+{
+	char path[PROGRAMS_PATH], beside[PROGRAMS_PATH];
+
+	programs_pin_paths(dir, name, path, beside);
+	unlink(beside); /* of a load that was killed */
+	return bpf_obj_pin(fd, beside) == 0 ? 0 : -errno;
+}
+
+int programs_pin_over(const struct programs_dir *dir, const char *name)
+{
+	char path[PROGRAMS_PATH], beside[PROGRAMS_PATH];
+
+	programs_pin_paths(dir, name, path, beside);
+	return rename(beside, path) == 0 ? 0 : -errno;
+}
+
 static const char *const modes[] = {
 	[PROGRAMS_NATIVE] = "native", [PROGRAMS_GENERIC] = "generic", [PROGRAMS_CGROUP] = "cgroup"};
 
@@ -101,10 +125,32 @@ int programs_names(const struct programs_dir *dir,
 
 static const char *const names[] = {"steer", "connect"};
 
+/* What a load that was killed has pinned beside the pin that it was to replace. */
+static void forget_beside(const struct programs_dir *dir, const char *object)
+{
+	char path[PROGRAMS_PATH];
+	struct dirent **list = NULL;
+	int count = scandir(dir->path, &list, NULL, NULL);
+
+	for (int i = 0; i < count; i++) {
+		const char *name = list[i]->d_name;
+		size_t len = strlen(name);
+
+		if (len > 4 && strcmp(name + len - 4, "-new") == 0 &&
+		    (!object || strcmp(programs_object_of(name), object) == 0)) {
+			snprintf(path, sizeof(path), "%s/%s", dir->path, name);
+			unlink(path);
+		}
+		free(list[i]);
+	}
+	free(list);
+}
+
 void programs_forget(const struct programs_dir *dir, const char *object)
 {
 	char path[PROGRAMS_PATH];
 
+	forget_beside(dir, object);
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
 		if (object && strcmp(object, names[i]) != 0)
 			continue;

@@ -29,7 +29,6 @@
 #include "splice_internal.h"
 
 #define LINGER_MS 30000
-#define IDLE_MS 600000
 
 uint64_t splice_now_ms(void)
 {
@@ -245,7 +244,7 @@ void flow_expire(struct splice_client *k, uint64_t now_ms)
 	k->progress = progress;
 	if (outstanding && now_ms - k->progress_ms > k->s->options->answer_ms)
 		flow_fail(k);
-	else if (now_ms - k->progress_ms > IDLE_MS)
+	else if (!outstanding && now_ms - k->progress_ms > k->s->options->idle_ms)
 		flow_close(k);
 }
 

@@ -3,6 +3,7 @@
  *
  *   splice_load.c        programs, maps, the hook on the process's cgroup
  *   splice_run.c         the loop: accepts, waits, drains
+ *   splice_status.c      what it says of itself
  *   splice_connection.c  a client connection: made, watched, ended
  *   splice_upstream.c    its sockets to clusters and fallback: connected, closed
  *   splice_copy.c        what goes through this process: requests without an upstream yet, long bodies, answers that the
@@ -85,6 +86,7 @@ struct splicer {
 	struct ring_buffer *ring;
 	int clients_fd, upstreams_fd, sockets_fd, addresses_fd, attention_fd; /* maps */
 	int lock_fd;
+	struct splice_process *process; /* mapped; NULL: not yet */
 	char pin[4200];
 	struct bpf_link *link;
 	int epoll_fd;
@@ -104,6 +106,10 @@ struct splicer {
 int splice_load(struct splicer *, char *text, size_t size);                    /* the instance is ours */
 int splice_load_for(struct splicer *, unsigned port, char *text, size_t size); /* the programs run */
 void splice_unload(struct splicer *);
+
+/* splice_status.c: tells where it listens, until the end. 0, or -1 with errno. */
+int splice_say(struct splicer *, const struct sockaddr_storage *at);
+void splice_say_end(struct splicer *);
 
 /* splice_connection.c */
 void flow_accept(struct splicer *, int fd);

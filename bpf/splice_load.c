@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "../shm/lease.h"
+#include "features.h"
 #include "mirror.h"
 #include "programs.h"
 #include "splice_internal.h"
@@ -117,7 +118,7 @@ static int attach(struct splicer *s, char *text, size_t size)
 	if (bpf_prog_attach(bpf_program__fd(s->bpf->progs.splice_client), s->clients_fd, BPF_SK_SKB_VERDICT, 0) != 0 ||
 	    bpf_prog_attach(bpf_program__fd(s->bpf->progs.splice_upstream), s->upstreams_fd, BPF_SK_SKB_VERDICT, 0) !=
 		    0)
-		return fail(text, size, "cannot attach", "splice's programs to their sockets", "Linux 5.13 is needed");
+		return fail(text, size, "cannot attach", "splice's programs to their sockets", "");
 	cgroup = open_cgroup(text, size);
 	if (cgroup < 0)
 		return -1;
@@ -139,6 +140,8 @@ static int attach(struct splicer *s, char *text, size_t size)
 int splice_load(struct splicer *s, char *text, size_t size)
 {
 	s->lock_fd = -1;
+	if (features_check(FEATURE_SPLICE, text, size) != 0)
+		return -1;
 	libbpf_set_strict_mode(LIBBPF_STRICT_ALL);
 	s->bpf = splice__open();
 	if (!s->bpf)
@@ -151,6 +154,39 @@ int splice_load(struct splicer *s, char *text, size_t size)
 	return 0;
 }
 
+/* What is open in splice's slots has nobody left to end it: we have the lock, so the process before us has ended. */
+static void end_left(struct mirror_lease *leases)
+{
+	for (uint32_t i = 0; i < SPLICE_CONNECTIONS; i++)
+		if (load64(&leases[i].hash) && lease_kind(load64(&leases[i].state)) == LEASE_OPEN)
+			lease_make_unknown(&leases[i]);
+}
+
+/* And the one that was on a mirror that went, likewise. */
+static int end_left_in_pasts(const struct splicer *s, char *text, size_t size)
+{
+	for (unsigned n = 0; n < MIRROR_PASTS; n++) {
+		int fd = mirror_past_leases(s->options->instance, n), e;
+		void *leases;
+
+		if (fd < 0 && errno == ENOENT)
+			continue;
+		leases = fd < 0 ? MAP_FAILED
+				: mmap(NULL, SPLICE_CONNECTIONS * sizeof(struct mirror_lease), PROT_READ | PROT_WRITE,
+				       MAP_SHARED, fd, 0);
+		e = errno;
+		if (fd >= 0)
+			close(fd);
+		errno = e;
+		if (leases == MAP_FAILED)
+			return fail(text, size, "cannot open", "the leases of a mirror that went",
+				    "run it as root, or as the owner of the pins past-* of the instance");
+		end_left(leases);
+		munmap(leases, SPLICE_CONNECTIONS * sizeof(struct mirror_lease));
+	}
+	return 0;
+}
+
 int splice_load_for(struct splicer *s, unsigned port, char *text, size_t size)
 {
 	int rc;
@@ -160,8 +196,7 @@ int splice_load_for(struct splicer *s, unsigned port, char *text, size_t size)
 	if (rc != 0) {
 		errno = -rc;
 		return fail(text, size, "cannot load", "splice's programs",
-			    "CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and Linux 5.13 with BTF (CONFIG_DEBUG_INFO_BTF) and "
-			    "sockmap (CONFIG_NET_SOCK_MSG) are needed");
+			    "CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN are needed");
 	}
 	s->clients_fd = bpf_map__fd(s->bpf->maps.clients);
 	s->upstreams_fd = bpf_map__fd(s->bpf->maps.upstreams);
@@ -174,11 +209,8 @@ int splice_load_for(struct splicer *s, unsigned port, char *text, size_t size)
 	s->clusters = map_memory(s->bpf->maps.berth_clusters, MIRROR_CLUSTERS * sizeof(*s->clusters), PROT_READ);
 	if (!s->connections || !s->leases || !s->clusters)
 		return fail(text, size, "cannot map", "splice's tables", "");
-	/* What is open in our slots has nobody left to end it: we have the lock, so the process before us has ended. */
-	for (uint32_t i = 0; i < SPLICE_CONNECTIONS; i++)
-		if (load64(&s->leases[i].hash) && lease_kind(load64(&s->leases[i].state)) == LEASE_OPEN)
-			lease_make_unknown(&s->leases[i]);
-	return attach(s, text, size);
+	end_left(s->leases);
+	return end_left_in_pasts(s, text, size) == 0 ? attach(s, text, size) : -1;
 }
 
 void splice_unload(struct splicer *s)

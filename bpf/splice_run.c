@@ -30,7 +30,7 @@ static socklen_t length_of(const struct sockaddr_storage *a)
 	return a->ss_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
 }
 
-static int listen_at(struct splicer *s, unsigned *port, char *text, size_t size)
+static int listen_at(struct splicer *s, unsigned *port, struct sockaddr_storage *at, char *text, size_t size)
 {
 	struct sockaddr_storage a = s->options->at;
 	socklen_t len = length_of(&a);
@@ -41,6 +41,7 @@ static int listen_at(struct splicer *s, unsigned *port, char *text, size_t size)
 	    bind(fd, (struct sockaddr *)&a, len) != 0 || getsockname(fd, (struct sockaddr *)&a, &len) != 0)
 		return fail(text, size, "cannot listen at the address of --listen");
 	*port = ntohs(((struct sockaddr_in *)&a)->sin_port); /* IPv6 has it at the same place */
+	*at = a;
 	return 0;
 }
 
@@ -160,12 +161,20 @@ static bool look_at_lingering(struct splicer *s)
 	return left;
 }
 
+/* How often it is looked for what makes no progress. */
+static uint64_t patience_ms(const struct splicer *s)
+{
+	const struct splice_options *o = s->options;
+
+	return (o->answer_ms < o->idle_ms ? o->answer_ms : o->idle_ms) / 8;
+}
+
 static void look_for_expired(struct splicer *s)
 {
 	struct splice_client *next;
 	uint64_t now = splice_now_ms();
 
-	if (now - s->expired_ms < s->options->answer_ms / 8)
+	if (now - s->expired_ms < patience_ms(s))
 		return;
 	s->expired_ms = now;
 	for (struct splice_client *k = s->all; k; k = next) {
@@ -177,7 +186,7 @@ static void look_for_expired(struct splicer *s)
 static int loop(struct splicer *s, char *text, size_t size)
 {
 	struct epoll_event events[EVENTS];
-	int patience = (int)(s->options->answer_ms / 8), idle = patience < 100 ? patience : 100;
+	int patience = (int)patience_ms(s), idle = patience < 100 ? patience : 100;
 	bool lingering = false;
 
 	while (!s->draining || (s->n_clients && splice_now_ms() < s->drain_end)) {
@@ -193,6 +202,8 @@ static int loop(struct splicer *s, char *text, size_t size)
 		accept_again(s);
 		lingering = look_at_lingering(s);
 		look_for_expired(s);
+		s->process->n_clients = s->n_clients;
+		s->process->n_accepted = s->counts->n_connections;
 		flow_free_closed(s);
 	}
 	return 0;
@@ -201,6 +212,7 @@ static int loop(struct splicer *s, char *text, size_t size)
 static int start(struct splicer *s, char *text, size_t size)
 {
 	struct rlimit files;
+	struct sockaddr_storage at;
 	sigset_t signals;
 	unsigned port;
 
@@ -212,7 +224,7 @@ static int start(struct splicer *s, char *text, size_t size)
 	for (uint32_t i = 0; i < SPLICE_CONNECTIONS; i++)
 		s->free_slots[s->n_free++] = i;
 	s->max_clients = SPLICE_CONNECTIONS;
-	if (splice_load(s, text, size) != 0 || listen_at(s, &port, text, size) != 0 ||
+	if (splice_load(s, text, size) != 0 || listen_at(s, &port, &at, text, size) != 0 ||
 	    splice_load_for(s, port, text, size) != 0)
 		return -1;
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < DESCRIPTORS_OF_ITS_OWN + 2 * SPLICE_CONNECTIONS)
@@ -230,6 +242,8 @@ static int start(struct splicer *s, char *text, size_t size)
 	    wait_on(s, &s->attention, END_ATTENTION, ring_buffer__epoll_fd(s->ring)) != 0 ||
 	    listen(s->listener.fd, 4096) != 0 || wait_on(s, &s->listener, END_LISTENER, s->listener.fd) != 0)
 		return fail(text, size, "cannot start");
+	if (splice_say(s, &at) != 0)
+		return fail(text, size, "cannot pin what it says of itself beside the mirror");
 	if (s->options->ready)
 		s->options->ready(s->options->arg, port);
 	return 0;
@@ -249,6 +263,7 @@ int splice_run(const struct splice_options *options, struct splice_counts *count
 		flow_close(s.all);
 	flow_free_closed(&s);
 	ring_buffer__free(s.ring);
+	splice_say_end(&s);
 	splice_unload(&s);
 	close(s.listener.fd);
 	close(s.signals.fd);

@@ -149,13 +149,17 @@ static int take_rings(struct attachment *at, struct connection *c, const struct 
 int bl_attachment_doorbell(const struct attachment *at, const struct connection *c)
 {
 	const uint64_t one = 1;
+	ssize_t rang;
 
 	if (c->passed[0] < 0)
 		return BERTH_E_PROTOCOL;
 	if (dup3(c->passed[0], at->doorbell, O_CLOEXEC) < 0)
 		return BERTH_E_SYSTEM;
 	/* For who has just rung the old one. It cannot be full, and the writer looks by timer anyway. */
-	return write(at->doorbell, &one, sizeof one) < 0 && errno != EAGAIN ? BERTH_E_SYSTEM : BERTH_OK;
+	do
+		rang = write(at->doorbell, &one, sizeof one);
+	while (rang < 0 && errno == EINTR);
+	return rang < 0 && errno != EAGAIN ? BERTH_E_SYSTEM : BERTH_OK;
 }
 
 int bl_attachment_register(struct attachment *at, struct connection *c, const struct berth *b, bool fences)

@@ -10,7 +10,8 @@
  * G2 A section that goes on in a newer generation has said so on its line before it loads the termgen that
  *    chooses the mapping (bl_reader_renew). (model: tests/model/section.pml)
  * G3 A miss is answered by the default only if the default's word, loaded before the probe, is unchanged after
- *    it: else the answer could be a default that was never in force while the partition had no entry.
+ *    it: else the answer could be a default that was never in force while the partition had no entry. (model:
+ *    tests/model/default.pml)
  * G4 Without a registration nothing keeps a removed entry from being reused under us; the word, loaded again
  *    after the key was compared, tells: a reuse changes it, and no epoch comes twice. (model: entry.pml,
  *    ROUTE_RELOAD)

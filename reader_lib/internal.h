@@ -194,6 +194,7 @@ struct berth {
 	/* upkeep: berth_attach, then berth_maintain's thread alone */
 	struct connection conn;
 	int link_status;     /* what the last attempt to register came to */
+	bool doubted;        /* a refusal of our clocks was not believed: the next one is */
 	uint64_t retry_ms;   /* CLOCK_MONOTONIC: no attempt before */
 	uint64_t inspect_ms; /* CLOCK_MONOTONIC: no look at root's inode before */
 	int inspect_status;

@@ -21,6 +21,7 @@
 #define RETRY_DOWN_MS 100  /* nobody there: a connect costs little */
 #define RETRY_REFUSED_MS 1000
 #define INSPECT_MS 1000
+#define LATE_NS 5000000000u /* from a request to its answer */
 
 static uint64_t now_ms(void)
 {
@@ -98,8 +99,9 @@ static int ask(struct berth *b)
 	if (at->reg)
 		n = snprintf(line, sizeof line,
 			     "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"reattach\",\"params\":"
-			     "{\"slot\":%u,\"attach\":%llu,\"pid\":%ld}}\n",
-			     at->slot, (unsigned long long)at->number, (long)getpid());
+			     "{\"slot\":%u,\"attach\":%llu,\"pid\":%ld,\"monotonic_ns\":%llu,\"boottime_ns\":%llu}}\n",
+			     at->slot, (unsigned long long)at->number, (long)getpid(),
+			     (unsigned long long)c->monotonic_ns, (unsigned long long)c->boottime_ns);
 	else
 		n = snprintf(line, sizeof line,
 			     "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"attach\",\"params\":"
@@ -148,13 +150,22 @@ static int unregistered(struct berth *b)
 static int answered(struct berth *b)
 {
 	struct connection *c = &b->conn;
-	bool gone, again = c->state == CONN_REATTACHING;
+	bool gone, late, again = c->state == CONN_REATTACHING;
 	int rc = bl_answer_parse(c->line, &gone);
 
-	if (again && gone) {
-		rc = unregistered(b);
-		if (rc != BERTH_OK)
-			return rc;
+	/* The writer may have read the request so late that our clocks in it were old. */
+	late = rc == BERTH_E_CLOCK && seg_clock_ns(CLOCK_MONOTONIC) - c->monotonic_ns > LATE_NS;
+	if (again && late && !b->doubted) {
+		b->doubted = true;
+		bl_connection_close(c);
+		return BERTH_E_AGAIN;
+	}
+	b->doubted = false;
+	if (again && (gone || rc == BERTH_E_CLOCK)) { /* a writer that misreads our times must not be admitted by */
+		int closed = unregistered(b);
+
+		if (closed != BERTH_OK || !gone)
+			return closed != BERTH_OK ? closed : rc;
 		bl_connection_close(c);
 		return BERTH_E_AGAIN;
 	}

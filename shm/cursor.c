@@ -42,7 +42,8 @@ int cursor_map_check(const void *base, size_t size, const uint8_t uuid[16], stru
 	if (memcmp(f->uuid, uuid, sizeof f->uuid) != 0 || f->size > size || f->generation == 0 || f->capacity == 0 ||
 	    f->capacity > SHM_CURSORS_MAX || f->n_buckets == 0 || (f->n_buckets & (f->n_buckets - 1)) != 0 ||
 	    !fits(f->buckets_off, f->n_buckets, sizeof(uint64_t), size) ||
-	    !fits(f->slots_off, f->capacity, sizeof(struct shm_cursor), size) || f->check != cursor_header_check(f))
+	    !fits(f->slots_off, f->capacity, sizeof(struct shm_cursor), size) ||
+	    f->slots_off < f->buckets_off + f->n_buckets * sizeof(uint64_t) || f->check != cursor_header_check(f))
 		return BERTH_E_CORRUPT;
 	*map = (struct cursor_map){
 		.file = f,

@@ -29,6 +29,7 @@
 
 #include <stdbool.h>
 
+#include "crash_point.h"
 #include "cursor_hash.h"
 #include "layout.h"
 
@@ -120,6 +121,7 @@ static inline void cursor_bucket_set(_Atomic uint64_t *bucket, uint32_t first)
 
 	/* Release: pairs with the acquire load of a search. */
 	atomic_store_explicit(bucket, SHM_BUCKET(SHM_BUCKET_VERSION(b) + 1, first), memory_order_release);
+	CRASH_POINT(bucket_stored);
 }
 
 /* Makes slot number i (of a slot that is in no chain) the first of its bucket's chain. version: > 0, never used before. */
@@ -131,19 +133,23 @@ static inline void cursor_make(struct shm_cursor *s, uint32_t i, _Atomic uint64_
 	/* Both follow the drop that freed the slot: a search that meets a field from below meets its version and its
 	 * bucket's as they are after that drop (G1, G2). */
 	atomic_store_explicit(&s->version, 0, memory_order_relaxed);
+	CRASH_POINT(pin_cleared);
 	atomic_thread_fence(memory_order_release);
 	atomic_store_explicit(&s->hash[0], hash[0], memory_order_relaxed);
 	atomic_store_explicit(&s->hash[1], hash[1], memory_order_relaxed);
 	atomic_store_explicit(&s->owner, owner, memory_order_relaxed);
 	atomic_store_explicit(&s->word, word, memory_order_relaxed);
 	atomic_store_explicit(&s->next, SHM_BUCKET_FIRST(b), memory_order_relaxed);
+	CRASH_POINT(pin_filled);
 	atomic_store_explicit(&s->version, version, memory_order_release); /* pairs with the search's acquire */
+	CRASH_POINT(pin_version_stored);
 	cursor_bucket_set(bucket, i + 1);
 }
 
 static inline void cursor_refresh(struct shm_cursor *s, uint64_t word)
 {
 	atomic_store_explicit(&s->word, word, memory_order_relaxed);
+	CRASH_POINT(pin_word_stored);
 }
 
 /* Ends a pin. before: the slot that leads to it; NULL: it is the first of its bucket's chain. The slot may be made anew at
@@ -154,8 +160,10 @@ static inline void cursor_drop(struct shm_cursor *s, struct shm_cursor *before, 
 	uint64_t b = atomic_load_explicit(bucket, memory_order_relaxed);
 
 	atomic_store_explicit(&s->version, 0, memory_order_release); /* G3: before it is out of the chain */
+	CRASH_POINT(pin_dropped);
 	if (before)
 		atomic_store_explicit(&before->next, next, memory_order_release);
+	CRASH_POINT(pin_passed_over);
 	cursor_bucket_set(bucket, before ? SHM_BUCKET_FIRST(b) : next); /* cursor_make's fence comes after it: G2 */
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * The writer's half of a grace period, and the system call under it. Guarantees and protocol: grace.h. */
 #include "grace.h"
+#include "crash_point.h"
 
 #include <errno.h>
 #include <linux/membarrier.h>
@@ -40,11 +41,14 @@ static _Noreturn void visit(long n_cpus)
  * finds it), goes there. 0, or -1 with errno. */
 static int visit_processors(void)
 {
-	long n_cpus = sysconf(_SC_NPROCESSORS_CONF), pid, rc;
+	unsigned long set[CPUS_MAX / (8 * sizeof(unsigned long))];
+	/* Its answer is the size of the kernel's own sets, whatever is in this one. sysconf asks /sys, and where that is
+	 * missing, as in a container, knows how many processors this process may use, not which numbers they have. */
+	long n_cpus = 8 * syscall(SYS_sched_getaffinity, 0, sizeof set, set), pid, rc;
 	sigset_t all, before;
 	int status = -1;
 
-	if (n_cpus < 1 || n_cpus > CPUS_MAX) {
+	if (n_cpus < 1) {
 		errno = ENOTSUP;
 		return -1;
 	}
@@ -61,9 +65,23 @@ static int visit_processors(void)
 	return pid > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -1;
 }
 
+/* Whose address space it is that has been taken off every processor; a forked child's is another one. */
+static _Atomic pid_t visited_for;
+
 int grace_register(void)
 {
-	return membarrier_call(MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED) == 0 ? visit_processors() : -1;
+	const pid_t self = getpid();
+
+	if (membarrier_call(MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED) != 0)
+		return -1;
+	/* Once is enough: from then on a processor that turns to this address space finds it registered. The visit takes
+	 * as long as the processors are busy, so who attaches again does not wait for it. Pairs with the release below. */
+	if (atomic_load_explicit(&visited_for, memory_order_acquire) == self)
+		return 0;
+	if (visit_processors() != 0)
+		return -1;
+	atomic_store_explicit(&visited_for, self, memory_order_release);
+	return 0;
 }
 
 int grace_barrier(void)
@@ -82,5 +100,6 @@ int grace_advance(struct shm_root *root, bool membarrier)
 	 * load on machines where that load may pass others. */
 	atomic_store_explicit(&root->grace, (atomic_load_explicit(&root->grace, memory_order_relaxed) + 1) & GRACE_MASK,
 			      memory_order_release);
+	CRASH_POINT(grace_advanced);
 	return 0;
 }

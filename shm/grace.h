@@ -103,8 +103,8 @@ static inline bool section_holds(uint64_t s, uint32_t generation, uint64_t tag)
 	return behind == 0 || (section_moved(s) && behind < 0x4000u); /* G2 */
 }
 
-/* membarrier(2): registered once per process, before its readers (it forks a child that visits each processor: grace.c
- * has the reason); a barrier on all registered processes. 0 or -1 with errno. */
+/* membarrier(2): registered once per process, before its readers (the first call forks a child that visits each
+ * processor: grace.c has the reason); a barrier on all registered processes. 0 or -1 with errno. */
 int grace_register(void);
 int grace_barrier(void);
 

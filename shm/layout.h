@@ -230,7 +230,8 @@ struct shm_ledger {
 	_Atomic uint64_t lease_overflow_ms;
 	_Atomic uint64_t lease_overflow_pid;
 	_Atomic uint64_t unbracketed_left_ms; /* when the last process that may write without leases was found gone */
-	uint8_t pad0[48];
+	_Atomic uint64_t pid_namespace;       /* in which the rows' pids have their meaning (seg_pid_namespace); 0: unknown */
+	uint8_t pad0[40];
 	/* line at 128: loaded after each push into a ring; written by the cursor thread when it goes to sleep and wakes */
 	_Atomic uint32_t cursor_sleeping; /* 1: ring the doorbell */
 	uint32_t pad1;

@@ -11,10 +11,16 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "details.h"
+
+#define UID_UNNAMED 65534u /* what the kernel shows for an owner without a name: /proc/sys/kernel/overflowuid */
+#ifndef STATX_ATTR_MOUNT_ROOT
+#define STATX_ATTR_MOUNT_ROOT 0x2000 /* Linux 5.8 */
+#endif
 
 int seg_dir_path(const char *dir_or_instance, char *path, size_t size)
 {
@@ -50,6 +56,19 @@ static bool uid_trusted(uid_t uid)
 	return getpwnam_r("berth", &pw, buffer, sizeof buffer, &found) == 0 && found && found->pw_uid == uid;
 }
 
+/* In a container whose user namespace has no name for the owner, all such owners look alike. Then who made the container
+ * has said what to trust, when the directory is itself what was bound in, read-only: nobody else can make a mount point
+ * there, and no process that shares the number can write by it. */
+static bool bound_in(int fd, const struct stat *st)
+{
+	struct statx x;
+	struct statvfs fs;
+
+	return st->st_uid == UID_UNNAMED && statx(fd, "", AT_EMPTY_PATH, 0, &x) == 0 &&
+	       (x.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0 && fstatvfs(fd, &fs) == 0 &&
+	       (fs.f_flag & ST_RDONLY) != 0;
+}
+
 static int open_error(void)
 {
 	switch (errno) {
@@ -77,7 +96,7 @@ int seg_dir_open(const char *path, int *fd, uid_t *owner)
 		close(d);
 		return BERTH_E_SYSTEM;
 	}
-	if (!uid_trusted(st.st_uid) || (st.st_mode & (S_IWGRP | S_IWOTH)) != 0) {
+	if ((!uid_trusted(st.st_uid) && !bound_in(d, &st)) || (st.st_mode & (S_IWGRP | S_IWOTH)) != 0) {
 		close(d);
 		return BERTH_E_UNSAFE;
 	}
@@ -249,11 +268,18 @@ const _Atomic uint64_t *seg_ledger_acks(const struct shm_ledger *l)
 int seg_tables_open(int dir_fd, int *tables_fd)
 {
 	struct stat st;
-	int d = openat(dir_fd, SEG_TABLES, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	uid_t owner;
+	int d = openat(dir_fd, SEG_TABLES, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), rc;
+	bool inside = d >= 0; /* made by the owner of the instance's directory, whom seg_dir_open trusted */
 
+	if (!inside)
+		d = openat(dir_fd, SEG_TABLES, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (d < 0)
 		return open_error();
-	if (fstat(d, &st) != 0 || !uid_trusted(st.st_uid) || (st.st_mode & (S_IWGRP | S_IWOTH)) != 0) {
+	rc = dir_owner(dir_fd, &owner);
+	if (rc != BERTH_OK || fstat(d, &st) != 0 ||
+	    (!uid_trusted(st.st_uid) && !(inside && st.st_uid == owner) && !bound_in(d, &st)) ||
+	    (st.st_mode & (S_IWGRP | S_IWOTH)) != 0) {
 		close(d);
 		return BERTH_E_UNSAFE;
 	}
@@ -263,30 +289,22 @@ int seg_tables_open(int dir_fd, int *tables_fd)
 
 void *seg_map_file(int fd, uint64_t from, size_t size, int protection, int flags)
 {
-	size_t page = (size_t)sysconf(_SC_PAGESIZE);
 	uint8_t *room, *at;
 	void *p;
 
 	if (size < SEG_HUGE)
 		return mmap(NULL, size, protection, MAP_SHARED | flags, fd, (off_t)from);
-	/* Address space of which the file takes an aligned part. */
+	/* Address space of which the file takes an aligned part. Given back first, so that nothing of it stays when the file
+	 * cannot be mapped; who takes it in between costs the alignment. */
 	room = mmap(NULL, size + SEG_HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (room == MAP_FAILED)
 		return mmap(NULL, size, protection, MAP_SHARED | flags, fd, (off_t)from);
 	at = room + (-(uintptr_t)room & (SEG_HUGE - 1));
-	p = mmap(at, size, protection, MAP_SHARED | MAP_FIXED | flags, fd, (off_t)from);
-	if (p == MAP_FAILED) {
-		/* EINVAL: pages that are larger still, of hugetlbfs, for which the kernel aligns by itself. After anything
-		 * else the room may be gone already, and somebody else's by now. */
-		if (errno == EINVAL)
-			munmap(room, size + SEG_HUGE);
-		return mmap(NULL, size, protection, MAP_SHARED | flags, fd, (off_t)from);
-	}
-	size = (size + page - 1) / page * page;
-	if (at > room)
-		munmap(room, (size_t)(at - room));
-	if (at + size < room + size + SEG_HUGE)
-		munmap(at + size, (size_t)(room + SEG_HUGE - at));
+	munmap(room, size + SEG_HUGE);
+	p = mmap(at, size, protection, MAP_SHARED | MAP_FIXED_NOREPLACE | flags, fd, (off_t)from);
+	/* Or the pages are larger still, of hugetlbfs: then the kernel aligns by itself. */
+	if (p == MAP_FAILED)
+		p = mmap(NULL, size, protection, MAP_SHARED | flags, fd, (off_t)from);
 	return p;
 }
 
@@ -417,6 +435,13 @@ int seg_boot_id(uint8_t id[16])
 		got++;
 	}
 	return got == 32 ? BERTH_OK : BERTH_E_SYSTEM;
+}
+
+uint64_t seg_pid_namespace(void)
+{
+	struct stat st;
+
+	return stat("/proc/self/ns/pid", &st) == 0 ? (uint64_t)st.st_ino : 0;
 }
 
 uint64_t seg_process_start(pid_t pid)

@@ -43,7 +43,8 @@ struct seg_map {                       /* one mapped generation */
  * not fit or the name is not 1..63 of [A-Za-z0-9._-] (and not . or ..). */
 int seg_dir_path(const char *dir_or_instance, char *path, size_t size);
 /* Opens the directory (O_PATH is not enough: it is kept for openat) after checks: a real directory, not a symbolic
- * link, owned by root, by the caller, or by user `berth`, not writable by group or others. BERTH_E_NO_INSTANCE,
+ * link, owned by root, by the caller, or by user `berth`, or by somebody whom the caller's user namespace has no name for,
+ * if it is a mount point by itself and read-only; not writable by group or others. BERTH_E_NO_INSTANCE,
  * BERTH_E_PERMISSION, BERTH_E_UNSAFE, BERTH_E_SYSTEM. *owner: its uid (may be NULL). */
 int seg_dir_open(const char *path, int *fd, uid_t *owner);
 /* The same test for one file of the instance: regular, owner as above, not writable by group or others. */
@@ -158,7 +159,9 @@ static inline void seg_relax(void)
 }
 /* 16 bytes of /proc/sys/kernel/random/boot_id. */
 int seg_boot_id(uint8_t id[16]);
-/* Field 22 of /proc/PID/stat; 0 when there is no such process to be seen. */
+/* Of this process: numbers of processes mean something only in theirs; 0: unknown. */
+uint64_t seg_pid_namespace(void);
+/* Field 22 of /proc/PID/stat; 0 when there is no such process to be seen, or no descriptor to look with. */
 uint64_t seg_process_start(pid_t);
 
 #endif

@@ -72,7 +72,11 @@ static void ready(void *arg, unsigned port)
 
 int bpf_splice(struct tool *t, const struct arguments *a)
 {
-	struct splice_options with = {.instance = t->path, .answer_ms = SPLICE_ANSWER_MS, .ready = ready, .arg = t};
+	struct splice_options with = {.instance = t->path,
+				      .answer_ms = SPLICE_ANSWER_MS,
+				      .idle_ms = SPLICE_IDLE_MS,
+				      .ready = ready,
+				      .arg = t};
 	struct splice_counts counts;
 	char text[2048];
 	int rc;

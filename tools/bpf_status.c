@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT
- * `berth bpf status` and `verify`: the mirror of an instance, what is loaded on it and attached where; the daemon's
- * comparison of mirror and table. */
+ * `berth bpf status` and `verify`: the mirror of an instance, what is loaded on it and attached where, what of the kernel
+ * they need; the daemon's comparison of mirror and table. */
 #include <arpa/inet.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "../bpf/features.h"
 #include "../bpf/mirror.h"
+#include "../bpf/splice_run.h"
 #include "bpf.h"
 #include "client.h"
 #include "instance.h"
@@ -14,8 +16,8 @@
 
 struct show {
 	const struct tool *t;
-	json_t *programs, *links;
-	struct grid program_grid, link_grid;
+	json_t *programs, *links, *features;
+	struct grid program_grid, link_grid, feature_grid;
 	bool any, any_link, any_stale;
 };
 
@@ -155,6 +157,93 @@ static void show_pin(const struct programs_pin *pin, void *arg)
 		show_link(arg, pin);
 }
 
+/* ---- splice ---- */
+
+static void splice_address(const struct splice_process *p, char *text, size_t size)
+{
+	const struct sockaddr_in *four = (const struct sockaddr_in *)&p->at;
+	const struct sockaddr_in6 *six = (const struct sockaddr_in6 *)&p->at;
+	char host[INET6_ADDRSTRLEN] = "?";
+
+	if (p->at.ss_family == AF_INET6)
+		snprintf(text, size, "[%s]:%u", inet_ntop(AF_INET6, &six->sin6_addr, host, sizeof(host)),
+			 ntohs(six->sin6_port));
+	else
+		snprintf(text, size, "%s:%u", inet_ntop(AF_INET, &four->sin_addr, host, sizeof(host)),
+			 ntohs(four->sin_port));
+}
+
+/* In JSON, or as a line; NULL: there is none, or it may not be seen. */
+static json_t *show_splice(const struct tool *t)
+{
+	struct splice_process p;
+	bool attached, stale, lives;
+	char at[INET6_ADDRSTRLEN + 16];
+
+	if (splice_look(t->path, &p, &attached, &stale) != 1)
+		return NULL;
+	lives = instance_process_lives(p.pid, p.start);
+	splice_address(&p, at, sizeof(at));
+	if (t->json) {
+		json_t *line = tool_object();
+		tool_set_u64(line, "pid", p.pid);
+		tool_set(line, "lives", json_boolean(lives));
+		tool_set(line, "attached", json_boolean(attached));
+		tool_set(line, "stale", json_boolean(stale));
+		tool_set(line, "listen", json_string(at));
+		tool_set_u64(line, "connections", lives ? p.n_clients : 0);
+		tool_set_u64(line, "accepted", p.n_accepted);
+		return line;
+	}
+	if (!lives)
+		printf("splice: pid %" PRIu64 " was killed: start it again\n", p.pid);
+	else
+		printf("splice: pid %" PRIu64 " listens at %s, %s; %" PRIu64 " connections, %" PRIu64 " so far%s\n",
+		       p.pid, at,
+		       attached ? "attached" : "not attached any more: its pin was removed, start it again",
+		       p.n_clients, p.n_accepted,
+		       stale ? "; stale: its mirror went, so everything goes to the fallback: start it again" : "");
+	return NULL;
+}
+
+/* ---- the kernel ---- */
+
+static void show_feature(const struct feature *f, enum feature_here here, void *arg)
+{
+	struct show *show = arg;
+	char since[32], users[64] = "";
+	json_t *list = json_array();
+
+	if (!list)
+		tool_no_memory();
+	for (unsigned i = 0; i < FEATURE_USERS; i++) {
+		if (!(f->users & 1u << i))
+			continue;
+		size_t at = strlen(users);
+		snprintf(users + at, sizeof(users) - at, "%s%s", at ? ", " : "", feature_user_name(i));
+		if (json_array_append_new(list, json_string(feature_user_name(i))) != 0)
+			tool_no_memory();
+	}
+	snprintf(since, sizeof(since), "%u.%u", f->major, f->minor);
+	if (show->t->json) {
+		json_t *line = tool_object();
+		tool_set(line, "feature", json_string(f->name));
+		tool_set(line, "needed_by", json_incref(list));
+		tool_set(line, "since", json_string(since));
+		tool_set(line, "here", here == FEATURE_NOT_KNOWN ? json_null() : json_boolean(here == FEATURE_THERE));
+		if (json_array_append_new(show->features, line) != 0)
+			tool_no_memory();
+	} else {
+		grid_text(&show->feature_grid, f->name);
+		grid_text(&show->feature_grid, users);
+		grid_text(&show->feature_grid, since);
+		grid_text(&show->feature_grid, here == FEATURE_THERE     ? "yes"
+					       : here == FEATURE_MISSING ? "no"
+									 : "not known");
+	}
+	json_decref(list);
+}
+
 /* ---- the command ---- */
 
 static json_t *mirror_json(const char *path, const struct mirror_control *c)
@@ -195,6 +284,9 @@ static void print_status(struct show *show, const struct mirror_control *control
 		tool_set(line, "mirror", control ? mirror_json(path, control) : json_null());
 		tool_set(line, "programs", json_incref(show->programs));
 		tool_set(line, "links", json_incref(show->links));
+		json_t *splice = show_splice(show->t);
+		tool_set(line, "splice", splice ? splice : json_null());
+		tool_set(line, "features", json_incref(show->features));
 		tool_print_json(line);
 		return;
 	}
@@ -208,6 +300,7 @@ static void print_status(struct show *show, const struct mirror_control *control
 		grid_flush(&show->link_grid, stdout);
 	else
 		printf(show->any ? "attached nowhere\n" : "no packet program is loaded\n");
+	show_splice(show->t);
 	if (show->any_stale)
 		printf("stale: on maps that are the mirror's no more, so it passes everything: `berth bpf load` "
 		       "again\n");
@@ -216,7 +309,7 @@ static void print_status(struct show *show, const struct mirror_control *control
 /* Programs outlive a mirror that is withdrawn: they are told of then, too. */
 int bpf_status(struct tool *t, const struct arguments *a)
 {
-	struct show show = {.t = t, .programs = json_array(), .links = json_array()};
+	struct show show = {.t = t, .programs = json_array(), .links = json_array(), .features = json_array()};
 	struct mirror_control control;
 	struct programs_fault no_mirror, fault;
 	int rc = bpf_open(t, false), none, nothing;
@@ -224,20 +317,33 @@ int bpf_status(struct tool *t, const struct arguments *a)
 	(void)a;
 	if (rc != EXIT_DONE)
 		return rc;
-	if (!show.programs || !show.links)
+	if (!show.programs || !show.links || !show.features)
 		tool_no_memory();
 	grid_start(&show.program_grid, "PROGRAM", ">ID", "STATE", "CONFIGURATION");
 	grid_start(&show.link_grid, "LINK OF", "MODE", "AT", "STATE");
+	grid_start(&show.feature_grid, "THE KERNEL'S", "NEEDED BY", "SINCE LINUX", "HERE");
+	features_each(FEATURE_ALL, show_feature, &show);
 	none = programs_mirror(t->path, &control, &no_mirror);
 	nothing = programs_each(t->path, show_pin, &show, &fault);
-	if (nothing && (none || strcmp(fault.code, "not-loaded") != 0))
-		rc = bpf_fail(t, none ? &no_mirror : &fault);
-	else
+	struct splice_process splice;
+	bool attached, stale;
+	bool fails = nothing && (none || strcmp(fault.code, "not-loaded") != 0) &&
+		     splice_look(t->path, &splice, &attached, &stale) != 1;
+	if (!fails)
 		print_status(&show, none ? NULL : &control);
+	if (!t->json) { /* also without a mirror: perhaps they say why there is none */
+		if (!fails)
+			putchar('\n');
+		grid_flush(&show.feature_grid, stdout);
+	}
+	if (fails)
+		rc = bpf_fail(t, none ? &no_mirror : &fault);
 	grid_end(&show.program_grid);
 	grid_end(&show.link_grid);
+	grid_end(&show.feature_grid);
 	json_decref(show.programs);
 	json_decref(show.links);
+	json_decref(show.features);
 	return rc;
 }
 

@@ -345,7 +345,8 @@ const struct command commands[] = {
 	{
 		.name = "bpf status",
 		.help = "Say which packet programs are loaded, with what, and where they are attached.",
-		.more = "Works without a daemon.",
+		.more = "Then what mirror and programs need of the kernel, since which Linux it has that, and whether "
+			"this one does (not known: this process may not try). Works without a daemon.",
 		.example = "berth bpf status",
 		.run = bpf_status,
 	},

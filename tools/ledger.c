@@ -31,6 +31,7 @@ int ledger_open(const struct tool *t, struct ledger *l)
 	l->header = base;
 	l->size = (size_t)size;
 	l->n_rows = l->header->n_rows;
+	l->pid_namespace = atomic_load_explicit(&l->header->pid_namespace, memory_order_relaxed);
 	l->n_cutovers = l->header->n_cutovers;
 	l->n_leases = l->header->n_leases;
 	l->n_acks = l->header->n_acks;
@@ -79,7 +80,8 @@ bool ledger_read(const struct ledger *l, uint32_t slot, struct ledger_reader *r)
 	atomic_thread_fence(memory_order_acquire);
 	if (atomic_load_explicit(&row->attach, memory_order_relaxed) != r->attach)
 		return false;
-	r->exists = instance_process_lives(r->pid, r->start);
+	r->seen = r->pid && (!l->pid_namespace || l->pid_namespace == seg_pid_namespace());
+	r->exists = r->seen && instance_process_lives(r->pid, r->start);
 	return true;
 }
 

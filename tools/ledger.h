@@ -12,6 +12,7 @@ struct ledger { /* mapped; checked against the size of the mapping */
 	const struct shm_ledger_lease *leases;
 	const struct shm_ledger_ring *rings; /* n_rows of them */
 	const _Atomic uint64_t *acks;
+	uint64_t pid_namespace; /* of the daemon that wrote it; 0: unknown */
 	uint32_t n_rows, n_cutovers, n_leases, n_acks;
 	size_t size;
 };
@@ -20,7 +21,8 @@ struct ledger_reader { /* a private copy of a row */
 	uint64_t attach, pid, start, attached_ms;
 	uint32_t uid, n_readers, writes;
 	char comm[17];
-	bool exists; /* the process is there, seen from here */
+	bool seen;   /* its number means something here: it can be told whether the process is there */
+	bool exists; /* it is, seen from here */
 };
 
 /* A code of berth_errors.h. t->root may be NULL: then the uuid is not compared. */

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "../bpf/programs.h"
 #include "client.h"
 #include "commands.h"
 #include "instance.h"
@@ -217,6 +218,25 @@ static void tell_writes(const json_t *readers)
 
 /* ---- without a daemon ---- */
 
+/* As the daemon's answer has it, from the mirror's pins. NULL: there is none, or it may not be seen. */
+static json_t *packets_without_daemon(const struct tool *t)
+{
+	uint64_t now = seg_clock_ms(CLOCK_MONOTONIC);
+	struct programs_leases n;
+	json_t *r;
+
+	if (programs_leases(t->path, t->root->uuid, &n) != 0)
+		return NULL;
+	r = tool_object();
+	tool_set(r, "comm", json_string("packet program"));
+	tool_set(r, "unbracketed", json_boolean(n.gated));
+	tool_set_u64(r, "n_leases", n.n_open);
+	tool_set_u64(r, "n_unknown", n.n_unknown);
+	if (n.overflow_ms)
+		tool_set_u64(r, "overflow_ms_ago", n.overflow_ms < now ? now - n.overflow_ms : 0);
+	return r;
+}
+
 static int from_ledger(struct tool *t, const char *fault)
 {
 	struct ledger ledger;
@@ -245,7 +265,7 @@ static int from_ledger(struct tool *t, const char *fault)
 			tool_set(line, "connected", json_false());
 			tool_set(line, "writes", json_string(ledger_writes(r.writes)));
 			tool_set_u64(line, "n_readers", r.n_readers);
-			tool_set(line, "process_exists", json_boolean(r.exists));
+			tool_set(line, "process_exists", r.seen ? json_boolean(r.exists) : json_null());
 			tool_print_json(line);
 			continue;
 		}
@@ -256,11 +276,17 @@ static int from_ledger(struct tool *t, const char *fault)
 		grid_text(&g, text_duration(age, ago));
 		grid_text(&g, how(ledger_writes(r.writes), false));
 		grid_u64(&g, r.n_readers);
-		grid_text(&g, r.exists ? "lives" : r.pid ? "gone" : "not visible from here");
+		grid_text(&g, r.exists ? "lives" : r.seen ? "gone" : "not visible from here");
 	}
 	if (!t->json)
 		grid_flush(&g, stdout);
 	grid_end(&g);
+	json_t *packets = packets_without_daemon(t);
+	if (packets && t->json)
+		tool_print_json(json_incref(packets));
+	else if (packets)
+		tell_packets(packets);
+	json_decref(packets);
 	ledger_close(&ledger);
 	return EXIT_DONE;
 }

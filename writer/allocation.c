@@ -14,6 +14,8 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "../shm/crash_point.h"
+
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25 /* Linux 6.1; the C library's headers may be older */
 #endif
@@ -46,6 +48,7 @@ static int allocate_chunk(int fd, uint64_t from, uint64_t to, bool huge)
 	do
 		e = posix_fallocate(fd, (off_t)from, (off_t)(to - from));
 	while (e == EINTR);
+	CRASH_POINT(table_memory_allocated);
 	errno = e;
 	return e ? -1 : 0;
 }

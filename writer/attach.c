@@ -234,7 +234,7 @@ enum refusal_code method_attach(struct call *call, struct refusal *r)
 
 enum refusal_code method_reattach(struct call *call, struct refusal *r)
 {
-	enum { SLOT, ATTACH, PID };
+	enum { SLOT, ATTACH, PID, MONOTONIC, BOOTTIME };
 	json_int_t slot = arg_integer(call, SLOT), attach = arg_integer(call, ATTACH);
 	struct registry *registry = table_registry(core_table(call->server->core));
 	struct conn *c = call->conn;
@@ -250,7 +250,11 @@ enum refusal_code method_reattach(struct call *call, struct refusal *r)
 				 attach);
 	if (c->attached)
 		return refuse_second(c, r);
-	if (!buffer_reserve(call->out, 128)) /* first: the doorbell must not go with a refusal */
+	if (call->args[MONOTONIC])
+		code = clock_check("CLOCK_MONOTONIC", CLOCK_MONOTONIC, arg_integer(call, MONOTONIC), r);
+	if (code == R_DONE && call->args[BOOTTIME])
+		code = clock_check("CLOCK_BOOTTIME", CLOCK_BOOTTIME, arg_integer(call, BOOTTIME), r);
+	if (code == R_DONE && !buffer_reserve(call->out, 128)) /* first: the doorbell must not go with a refusal */
 		code = refuse(r, R_FULL, "out of memory: retry later");
 	if (code == R_DONE && registry_rings(registry, (uint32_t)slot, (uint64_t)attach, &rings))
 		code = pinning_bell(bell, r);

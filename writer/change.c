@@ -17,6 +17,8 @@
  *    either. A slot gets another key only when packet programs are done with the old one too
  *    (programs_aged, which like aged_epoch changes between requests alone).
  * Model: tests/model/entry.pml, tests/model/generation.pml. */
+#include "../shm/crash_point.h"
+#include "../shm/poison.h"
 #include "table_internal.h"
 
 #include <stdlib.h>
@@ -90,9 +92,12 @@ static bool key_write(struct generation *g, struct shm_entry *e, const char *key
 		memcpy(e->key, key, len);
 		e->n = (uint8_t)len;
 	}
+	CRASH_POINT(key_stored);
 	atomic_store_explicit(&e->hash, hash, memory_order_relaxed);
+	CRASH_POINT(key_hash_stored);
 	/* Before the word, as all of the entry: whoever finds the word set finds its tag. */
 	atomic_store_explicit(gen_tag(g, (uint32_t)(e - g->map.entries)), shm_tag(hash), memory_order_relaxed);
+	CRASH_POINT(tag_stored);
 	return true;
 }
 
@@ -125,6 +130,7 @@ uint32_t slot_take(struct generation *g, const char *key, size_t len, uint64_t h
 				mirror_key(g->mirror, i, key, len, hash);
 				atomic_store_explicit(&e->word, word_make(word_epoch(word), 0, 0, 0, WORD_RESERVED),
 						      memory_order_release);
+				CRASH_POINT(slot_reserved_again);
 			}
 			return i;
 		}
@@ -139,6 +145,10 @@ uint32_t slot_take(struct generation *g, const char *key, size_t len, uint64_t h
 	word = atomic_load_explicit(&e->word, memory_order_relaxed);
 	if (word != WORD_EMPTY && e->n == SHM_KEY_LONG)
 		records_free(g, load_u32(e->key)); /* P3: nobody compares with it any more */
+	if (word != WORD_EMPTY) {
+		poison(e->key, sizeof e->key);
+		poison_u64(&e->hash);
+	}
 	if (!key_write(g, e, key, len, hash)) {
 		if (word != WORD_EMPTY)
 			e->n = 0; /* its record is gone; an aged tombstone that holds no key */
@@ -146,12 +156,15 @@ uint32_t slot_take(struct generation *g, const char *key, size_t len, uint64_t h
 	}
 	if (best - home > longest) { /* before the entry: release, pairs with the acquire in index_find (its G2) */
 		atomic_store_explicit(&h->longest_probe, best - home, memory_order_release);
+		CRASH_POINT(longest_probe_stored);
 		mirror_longest_probe(g->mirror, best - home);
 	}
 	mirror_key(g->mirror, best, key, len, hash); /* it passes before the table has it (P6) */
 	if (word == WORD_EMPTY)
 		atomic_fetch_add_explicit(&h->n_tombstones, 1, memory_order_relaxed);
+	CRASH_POINT(reserved_counted);
 	atomic_store_explicit(&e->word, WORD_RESERVED, memory_order_release);
+	CRASH_POINT(slot_reserved);
 	return best;
 }
 
@@ -189,6 +202,7 @@ static void cell_store(struct table *t, struct generation *g, uint32_t slot, boo
 	}
 	if (s->epoch > atomic_load_explicit(&h->epoch, memory_order_relaxed))
 		atomic_store_explicit(&h->epoch, s->epoch, memory_order_release); /* P2 */
+	CRASH_POINT(epoch_raised);
 	if (!s->at) {
 		new = s->epoch || word_live(old) ? word_make(s->epoch, 0, s->epoch == 0, 0, 0) : old;
 		if (word_reserved(old) && s->epoch == 0)
@@ -197,33 +211,43 @@ static void cell_store(struct table *t, struct generation *g, uint32_t slot, boo
 		if (!word_live(old)) {
 			which = 0;
 			atomic_store_explicit(&det[0], at, memory_order_release);
+			CRASH_POINT(first_det_stored);
 			if (to)
 				atomic_store_explicit(&det[1], to, memory_order_release);
+			CRASH_POINT(target_det_stored);
 		} else if (at == old_at) {
 			if (to && to != old_to) /* begin */
 				atomic_store_explicit(&det[!which], to, memory_order_release);
+			CRASH_POINT(begun_det_stored);
 		} else { /* set: the free slot; complete: it is there already */
 			which = !which;
 			if (at != old_to)
 				atomic_store_explicit(&det[which], at, memory_order_release);
+			CRASH_POINT(free_det_stored);
 		}
 		new = word_make(s->epoch, s->at->cluster, which, s->at->kind, s->phase);
 	}
 	if (new != old)
 		atomic_store_explicit(word, new,
-				      memory_order_release);        /* P1: pairs with every reader's load of the word */
+				      memory_order_release); /* P1: pairs with every reader's load of the word */
+	CRASH_POINT(word_stored);
 	mirror_store(g->mirror, dflt ? MIRROR_DEFAULT : slot, new); /* P6 */
 	/* After the word: a writer that dies in between leaves a change that the document finds made (`adopted`), not
 	 * one that looks like a command's. */
 	atomic_store_explicit(document, remembered, memory_order_relaxed);
+	CRASH_POINT(document_stored);
 	if (!dflt) {
 		if (word_live(new) && !word_live(old)) {
 			atomic_fetch_add_explicit(&h->n_live, 1, memory_order_relaxed);
+			CRASH_POINT(live_counted);
 			if (old != WORD_EMPTY)
 				atomic_fetch_sub_explicit(&h->n_tombstones, 1, memory_order_relaxed);
+			CRASH_POINT(tombstone_filled);
 		} else if (!word_live(new) && word_live(old)) {
 			atomic_fetch_sub_explicit(&h->n_live, 1, memory_order_relaxed);
+			CRASH_POINT(live_uncounted);
 			atomic_fetch_add_explicit(&h->n_tombstones, 1, memory_order_relaxed);
+			CRASH_POINT(tombstone_counted);
 			retire(t, g, 0, s->epoch);
 		}
 	}
@@ -256,6 +280,7 @@ static void cancel_in(struct table *t, struct generation *g, unsigned which, str
 		if (word_reserved(word)) {
 			word = slot_give_back(word);
 			atomic_store_explicit(&e->word, word, memory_order_release);
+			CRASH_POINT(slot_given_back);
 			mirror_store(g->mirror, c->priv.slot[which], word);
 		}
 	}
@@ -488,10 +513,12 @@ static void cluster_publish_in(struct table *t, struct generation *g, unsigned n
 	old = atomic_load_explicit(gen_cluster(g, number), memory_order_relaxed);
 	/* Release: pairs with the acquire in seg_cluster. */
 	atomic_store_explicit(gen_cluster(g, number), off, memory_order_release);
+	CRASH_POINT(cluster_stored);
 	if (old)
 		retire(t, g, old, 0);
 	if (number >= atomic_load_explicit(&gen_header(g)->next_cluster, memory_order_relaxed))
 		atomic_store_explicit(&gen_header(g)->next_cluster, number + 1, memory_order_relaxed);
+	CRASH_POINT(next_cluster_stored);
 }
 
 void table_cluster_publish(struct table *t, struct table_cluster_change *c)

@@ -15,7 +15,7 @@
 #include "rpc.h"
 #include "watch.h"
 
-#define TURN_NS 2000000u    /* how long one connection may keep the loop with what it has buffered */
+#define TURN_NS 250000u     /* how long one connection may keep the loop with what it has buffered */
 #define ANSWERS_SOFT 65536u /* bytes of answers before they are sent, whatever else is buffered */
 #define SPARE_MAX 262144u   /* larger buffers are not kept for the next connection */
 
@@ -245,6 +245,7 @@ static size_t conn_eat(struct conn *c, const char *data, size_t n)
 			break;
 		}
 		c->server->n_requests++;
+		c->asked = true;
 		c->heard_ms = uv_now(&c->server->loop);
 		used += len + 1;
 		c->scanned = 0;
@@ -360,6 +361,7 @@ static void conn_read(struct conn *c)
 	char *data = s->input;
 	ssize_t n;
 
+	c->unread = false;
 	if (left > 0) { /* the rest of a frame whose beginning is here already */
 		if (!buffer_reserve(&c->in, FRAME_MAX + 1 - left < 4096 ? FRAME_MAX + 1 - left : 4096)) {
 			conn_close(c);

@@ -15,6 +15,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "../shm/crash_point.h"
 #include "../shm/segment.h"
 #include "log.h"
 #include "pinning.h"
@@ -29,42 +30,126 @@ static const char *const names[] = {SEG_SOCKET, SEG_ADMIN_SOCKET};
 
 /* ---- accepting --------------------------------------------------------------------------------------------- */
 
-/* What stands against one more connection; NULL: nothing. */
-static const char *over_limit(struct server *s, bool admin, uid_t uid)
+static bool waits_for_nothing(const struct conn *c)
+{
+	return !c->attached && !c->watching && !c->load && !c->queued && buffer_left(&c->out) == 0;
+}
+
+/* May it be closed for a newcomer? Not who waits, nor who came or asked just now, nor whose bytes have not been read yet. */
+static bool may_go(const struct conn *c)
+{
+	return waits_for_nothing(c) && !c->unread && uv_now(&c->server->loop) - c->heard_ms >= CONN_SPARED_MS;
+}
+
+/* First who has never sent a whole request, then who has sent none for longest. */
+static bool goes_before(const struct conn *c, const struct conn *other)
+{
+	if (!other || c->asked != other->asked)
+		return !other || !c->asked;
+	return c->heard_ms < other->heard_ms;
+}
+
+/* The loop may have been away for long (a commit): what a peer has sent meanwhile is still in its socket. */
+static bool has_sent(struct conn *c)
+{
+	char byte;
+
+	c->unread = recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+	return c->unread;
+}
+
+/* What one more connection of this user has to share in. */
+enum share {
+	CONNECTIONS, /* those that are not attached, on its socket */
+	DESCRIPTORS, /* all on it */
+};
+
+static bool shares(const struct conn *c, bool admin, enum share share)
+{
+	return c->admin == admin && (share == DESCRIPTORS || !c->attached);
+}
+
+static unsigned share_of(struct server *s, bool admin, uid_t uid, enum share share)
+{
+	unsigned n = 0;
+	struct conn *c;
+
+	for (c = TAILQ_FIRST(&s->conns); c; c = TAILQ_NEXT(c, link))
+		n += c->uid == uid && shares(c, admin, share);
+	return n;
+}
+
+/* Who is closed for one more of this user; NULL: nobody. One of its own if there is one; of another user only if that one
+ * has more: who takes many does not take them from those who have few. */
+static struct conn *who_goes(struct server *s, bool admin, uid_t uid, enum share share)
+{
+	struct conn *c, *own = NULL, *others = NULL;
+	unsigned mine = share_of(s, admin, uid, share);
+	uid_t looked_at = uid;
+	bool has_more = false;
+
+	for (c = TAILQ_FIRST(&s->conns); c; c = TAILQ_NEXT(c, link)) {
+		if (c->admin != admin || !may_go(c) || !goes_before(c, c->uid == uid ? own : others))
+			continue;
+		if (c->uid != uid && c->uid != looked_at) {
+			looked_at = c->uid;
+			has_more = share_of(s, admin, c->uid, share) > mine;
+		}
+		if ((c->uid != uid && (own || !has_more)) || has_sent(c))
+			continue;
+		*(c->uid == uid ? &own : &others) = c;
+	}
+	return own ? own : others;
+}
+
+/* What stands against one more connection; NULL: nothing. *idle: the one that may be closed for it; NULL: none may. */
+static const char *over_limit(struct server *s, bool admin, uid_t uid, struct conn **idle)
 {
 	unsigned all = 0, of_uid = 0;
 	struct conn *c;
 
+	*idle = NULL;
 	for (c = TAILQ_FIRST(&s->conns); c; c = TAILQ_NEXT(c, link)) {
-		if (c->attached || c->admin != admin)
+		if (!shares(c, admin, CONNECTIONS))
 			continue;
 		all++;
-		if (c->uid == uid)
-			of_uid++;
+		of_uid += c->uid == uid;
 	}
-	if (all >= (admin ? ADMIN_CONNS_MAX : CONNS_MAX))
-		return "too many connections";
-	if (of_uid >= (admin ? ADMIN_CONNS_OF_UID_MAX : CONNS_OF_UID_MAX))
+	if (of_uid >= (admin ? ADMIN_CONNS_OF_UID_MAX : CONNS_OF_UID_MAX)) {
+		*idle = who_goes(s, admin, uid, CONNECTIONS); /* nobody has more */
 		return "too many connections of this user";
+	}
+	if (all >= (admin ? ADMIN_CONNS_MAX : CONNS_MAX)) {
+		*idle = who_goes(s, admin, uid, CONNECTIONS);
+		return "too many connections";
+	}
 	/* A registration costs a descriptor beside its connection's, and a doorbell if it has one. */
 	if (!admin &&
 	    s->n_conns + registry_count(table_registry(core_table(s->core))) + pinning_bells(s) + DESCRIPTORS_KEPT >=
-		    s->n_descriptors_max)
+		    s->n_descriptors_max) {
+		*idle = who_goes(s, admin, uid, DESCRIPTORS);
 		return "the daemon's limit of open files is near";
+	}
 	return NULL;
 }
 
-static void turn_away(struct server *s, int fd, const char *why)
+/* The first and last line of somebody who is turned away, the last of somebody who goes for another one. */
+static void tell(int fd, const char *why)
 {
 	struct refusal r = {.code = R_DONE};
 	struct buffer line = {0};
 
-	s->n_conns_refused++;
 	refuse(&r, R_LIMIT, "%s: close some, or retry later", why);
 	rpc_refuse(&line, NULL, &r);
 	if (!line.failed && send(fd, line.data, line.len, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
 		log_event(LEVEL_DEBUG, "refused", LOG_S("why", why), LOG_S("send", strerror(errno)));
 	buffer_free(&line);
+}
+
+static void turn_away(struct server *s, int fd, const char *why)
+{
+	s->n_conns_refused++;
+	tell(fd, why);
 	close(fd);
 }
 
@@ -73,13 +158,20 @@ static void admit(struct listener *l, int fd)
 	struct server *s = l->server;
 	struct ucred peer = {.pid = 0, .uid = (uid_t)-1};
 	socklen_t len = sizeof(peer);
+	struct conn *idle;
 	const char *why;
 
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) != 0) {
 		close(fd);
 		return;
 	}
-	why = over_limit(s, l->admin, peer.uid);
+	why = over_limit(s, l->admin, peer.uid, &idle);
+	if (why && idle) {
+		log_event(LEVEL_DEBUG, "closed", LOG_S("why", why), LOG_S("peer", conn_who(idle)));
+		tell(idle->fd, why);
+		conn_close(idle);
+		why = NULL;
+	}
 	if (why)
 		turn_away(s, fd, why);
 	else if (!conn_open(s, fd, l->admin, peer.uid, peer.pid))
@@ -171,7 +263,7 @@ void control_sweep(struct server *s)
 
 			if (now - since > CONN_IDLE_MS)
 				why = "answers not read";
-		} else if (!c->attached && !c->watching && !c->load && !c->queued && now - c->heard_ms > CONN_IDLE_MS) {
+		} else if (waits_for_nothing(c) && now - c->heard_ms > CONN_IDLE_MS) {
 			why = "idle";
 		}
 		if (!why)
@@ -202,16 +294,19 @@ static enum refusal_code listener_open(struct server *s, struct listener *l, boo
 	doing = "removing what an earlier writer left";
 	if (unlinkat(in->dir_fd, name, 0) != 0 && errno != ENOENT)
 		goto fail;
+	CRASH_POINT(socket_cleared);
 	doing = "bind (is /proc mounted?)";
 	old = umask(0177);
 	rc = bind(l->fd, (struct sockaddr *)&address, sizeof(address));
 	umask(old);
 	if (rc != 0)
 		goto fail;
+	CRASH_POINT(socket_bound);
 	doing = "group and mode";
 	if (fchownat(in->dir_fd, name, (uid_t)-1, group, AT_SYMLINK_NOFOLLOW) != 0 ||
 	    fchmodat(in->dir_fd, name, 0660, 0))
 		goto fail;
+	CRASH_POINT(socket_modes_set);
 	doing = "listen";
 	if (listen(l->fd, 1024) != 0)
 		goto fail;
@@ -267,6 +362,7 @@ void control_stop_listening(struct server *s)
 		if (l->fd < 0)
 			continue;
 		unlinkat(s->instance.dir_fd, names[i], 0);
+		CRASH_POINT(socket_removed);
 		uv_close((uv_handle_t *)&l->poll, NULL);
 		close(l->fd);
 		l->fd = -1;

@@ -35,6 +35,7 @@
 #define ADMIN_CONNS_OF_UID_MAX 1024u
 #define WAIT_MS_MAX 600000u   /* of `complete` */
 #define CONN_IDLE_MS 30000u   /* without a whole request, or without reading an answer */
+#define CONN_SPARED_MS 100u   /* ... before it may be closed for a new one, above a limit */
 #define DESCRIPTORS_KEPT 128u /* of RLIMIT_NOFILE, not for connections on berth.sock */
 
 struct conn {
@@ -47,6 +48,8 @@ struct conn {
 	int fd;
 	int events; /* that poll is armed for */
 	bool admin, attached, watching;
+	bool asked;   /* it has sent a whole request */
+	bool unread;  /* bytes of it were seen in its socket, and its turn to be read has not come yet */
 	bool eof;     /* the peer sends no more */
 	bool closing; /* close once the answers have left */
 	bool closed;  /* memory goes at the end of the loop's turn */

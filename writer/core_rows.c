@@ -157,7 +157,7 @@ static enum refusal_code state_of(struct loading *l, const char *text, struct st
 		return with_index(l, row->at, &c);
 	}
 	code = parse_state(l, text, state);
-	if (code == R_DONE)
+	if (code == R_DONE && !(c.index && state->to)) /* another order of keys: the index may be that of `to` */
 		memo_keep(row, &c, state);
 	return code;
 }

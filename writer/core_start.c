@@ -94,14 +94,17 @@ struct last_root {
 	char uuid[33];
 };
 
-static struct last_root look_at_root(const struct instance *instance)
+/* False, with errno: there may be one, but it cannot be looked at. */
+static bool look_at_root(const struct instance *instance, struct last_root *out)
 {
 	const struct shm_root *root = NULL;
 	struct last_root last = {0};
 	uint64_t old_ms;
+	int rc = seg_root_map(instance->dir_fd, &root);
 
-	if (seg_root_map(instance->dir_fd, &root) != BERTH_OK)
-		return last;
+	*out = last;
+	if (rc != BERTH_OK)
+		return rc != BERTH_E_SYSTEM;
 	last.barrier_ms = atomic_load_explicit(&root->barrier_ms, memory_order_acquire);
 	old_ms = atomic_load_explicit(&root->old_barrier_ms, memory_order_relaxed);
 	last.barrier_ms = old_ms ? old_ms : last.barrier_ms;
@@ -109,7 +112,8 @@ static struct last_root look_at_root(const struct instance *instance)
 	for (unsigned i = 0; i < 16; i++)
 		snprintf(last.uuid + 2 * i, 3, "%02x", root->uuid[i]);
 	seg_root_unmap(&root);
-	return last;
+	*out = last;
+	return true;
 }
 
 /* Readers have a generation that this writer cannot read, and no store has a copy: starting empty would lose it all. */
@@ -238,13 +242,18 @@ enum refusal_code core_open_with(struct instance *instance, const struct core_op
 	struct metas metas = {.r = r};
 	const struct store_visitor visitor = {.meta = see_meta, .arg = &metas};
 	struct table_options table = {.new_directory = options->new_directory, .bpf = options->bpf};
-	const struct last_root last = look_at_root(instance);
+	struct last_root last;
 	enum store_result written;
 	enum refusal_code code;
 
 	*out = NULL;
 	if (!c)
 		return refuse(r, R_FULL, "no memory to start: give the daemon more");
+	if (!look_at_root(instance, &last)) {
+		code = refuse(r, R_BACKEND, "%s/root: %s: free memory or descriptors, then start again", instance->path,
+			      strerror(errno));
+		goto fail;
+	}
 	c->ops = ops;
 	c->hand_at = malloc(sizeof(*c->hand_at));
 	c->hand_to = malloc(sizeof(*c->hand_to));

@@ -19,6 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../shm/crash_point.h"
 #include "../shm/grace.h"
 #include "../shm/segment.h"
 
@@ -97,6 +98,7 @@ void cursor_bells_sleep(struct cursors *c)
 	int within = SLEEP_MS;
 
 	atomic_store_explicit(sleeping, 1, memory_order_relaxed);
+	CRASH_POINT(bell_armed);
 	if (!barrier(c)) /* S1, S2 */
 		within = UNSURE_MS;
 	else if (atomic_load_explicit(&c->n_deaf, memory_order_relaxed))
@@ -104,4 +106,5 @@ void cursor_bells_sleep(struct cursors *c)
 	if (!cursors_any_pending(c))
 		epoll_wait(c->epoll_fd, events, EVENTS_MAX, within);
 	atomic_store_explicit(sleeping, 0, memory_order_relaxed);
+	CRASH_POINT(bell_disarmed);
 }

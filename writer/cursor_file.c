@@ -19,6 +19,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "../shm/crash_point.h"
 #include "../shm/segment.h"
 #include "log.h"
 
@@ -61,14 +62,18 @@ uint64_t cursor_files_sweep(const struct instance *in, uint64_t generation)
 		return 0;
 	}
 	while ((e = readdir(d)) != NULL) {
-		if (strcmp(e->d_name, NEW) == 0)
+		if (strcmp(e->d_name, NEW) == 0) {
 			unlinkat(in->table_dir_fd, e->d_name, 0);
+			CRASH_POINT(cursors_new_swept);
+		}
 		if (!number_of(e->d_name, &n))
 			continue;
 		if (n > highest && n < UINT32_MAX)
 			highest = n;
-		if (n != generation)
+		if (n != generation) {
 			unlinkat(in->table_dir_fd, e->d_name, 0);
+			CRASH_POINT(cursors_swept);
+		}
 	}
 	closedir(d);
 	return highest;
@@ -141,12 +146,16 @@ static int file_new(const struct instance *in)
 
 	if (unlinkat(in->table_dir_fd, NEW, 0) != 0 && errno != ENOENT)
 		return -1;
+	CRASH_POINT(cursors_new_cleared);
 	fd = openat(in->table_dir_fd, NEW, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0640);
 	if (fd < 0)
 		return -1;
+	CRASH_POINT(cursors_new_made);
 	if (fchown(fd, (uid_t)-1, in->group) != 0)
 		errno = 0; /* not ours to give: the mode still keeps others out */
+	CRASH_POINT(cursors_new_owned);
 	(void)!fchmod(fd, in->table_mode);
+	CRASH_POINT(cursors_new_modes_set);
 	return fd;
 }
 
@@ -157,6 +166,7 @@ static int allocate(int fd, uint64_t size)
 	do
 		e = posix_fallocate(fd, 0, (off_t)size);
 	while (e == EINTR);
+	CRASH_POINT(cursors_new_allocated);
 	errno = e;
 	return e ? -1 : 0;
 }
@@ -194,6 +204,7 @@ static int header_fill(struct shm_cursors *h, const struct shm_root *root, uint6
 	else if (random_keys(&h->keys) != 0)
 		return -1;
 	h->check = cursor_header_check(h);
+	CRASH_POINT(cursors_header_stored);
 	return 0;
 }
 
@@ -253,11 +264,14 @@ enum refusal_code cursor_file_publish(const struct instance *in, struct shm_root
 		return refuse(r, R_BACKEND,
 			      "cannot rename %s/" SEG_TABLES "/" NEW " to %s: %s; see that berthd may write there",
 			      in->path, name, strerror(errno));
+	CRASH_POINT(cursors_named);
 	/* Release: whoever loads this number with acquire finds the file complete. */
 	atomic_store_explicit(&root->cursor_generation, map->generation, memory_order_release);
+	CRASH_POINT(cursors_flipped);
 	if (old != 0 && old != map->generation) {
 		name_of(name, old);
 		unlinkat(in->table_dir_fd, name, 0);
+		CRASH_POINT(cursors_old_unlinked);
 	}
 	return R_DONE;
 }

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "../shm/crash_point.h"
 #include "cursor_table_internal.h"
 #include "log.h"
 
@@ -75,6 +76,7 @@ static void relink(struct shm_cursor *before, _Atomic uint64_t *bucket, uint32_t
 		atomic_store_explicit(&before->next, next, memory_order_release);
 	else
 		cursor_bucket_set(bucket, next);
+	CRASH_POINT(pin_led_past);
 }
 
 static void mend_chain(struct mending *m, uint64_t number)
@@ -130,10 +132,12 @@ static void mend(struct mending *m)
 			m->changes = order;
 		if (version != 0 && !seen(m, at)) {
 			atomic_store_explicit(&slots[at - 1].version, 0, memory_order_release);
+			CRASH_POINT(stray_pin_cleared);
 			m->n_dropped++;
 		}
 	}
 	atomic_store_explicit(&cursor_header(&m->map)->changes, m->changes, memory_order_relaxed);
+	CRASH_POINT(changes_mended);
 	qsort(m->kept, m->n_kept, sizeof *m->kept, by_age);
 	if (m->n_dropped)
 		log_event(LEVEL_WARN, "cursors-mended", LOG_N("generation", m->map.generation),
@@ -188,6 +192,7 @@ static void counters_go_on(struct shm_cursors *to, const struct shm_cursors *fro
 	atomic_store_explicit(&to->n_expired, cursor_load(&from->n_expired) + expired, memory_order_relaxed);
 	atomic_store_explicit(&to->n_evicted, cursor_load(&from->n_evicted) + evicted, memory_order_relaxed);
 	atomic_store_explicit(&to->n_refused, cursor_load(&from->n_refused), memory_order_relaxed);
+	CRASH_POINT(counters_copied);
 }
 
 /* The newest pins into a file that nobody else has seen; `m` becomes what is kept of that file. */
@@ -214,6 +219,7 @@ static void copy_newest(struct mending *m, const struct cursor_map *to, uint64_t
 		}
 		atomic_store_explicit(&d->order, cursor_load(&s->order), memory_order_relaxed);
 		atomic_store_explicit(&d->pinned_ms, cursor_load(&s->pinned_ms), memory_order_relaxed);
+		CRASH_POINT(pin_order_copied);
 		cursor_make(d, n, bucket, m->kept[i].version, hash, cursor_load(&s->owner), cursor_load(&s->word));
 		m->kept[--put] = m->kept[i];
 		m->kept[put].at = ++n;
@@ -221,6 +227,7 @@ static void copy_newest(struct mending *m, const struct cursor_map *to, uint64_t
 	memmove(m->kept, m->kept + put, n * sizeof *m->kept);
 	m->n_kept = n;
 	atomic_store_explicit(&h->changes, m->changes, memory_order_relaxed);
+	CRASH_POINT(changes_copied);
 	counters_go_on(h, from.file, expired, evicted);
 	if (evicted)
 		log_event(LEVEL_WARN, "cursors-evicted", LOG_N("capacity", to->capacity), LOG_N("was", from.capacity),
@@ -268,6 +275,7 @@ static void build(struct cursor_table *t, const struct mending *m)
 			t->free = at;
 		}
 	atomic_store_explicit(&t->header->n_live, 0, memory_order_relaxed);
+	CRASH_POINT(pins_counted_anew);
 	for (uint32_t i = 0; i < m->n_kept; i++)
 		cursor_note_pin(t, m->kept[i].at);
 }
@@ -307,7 +315,9 @@ static enum refusal_code make_table(struct instance *in, struct shm_root *root, 
 	if (code == R_DONE) {
 		build(t, m);
 		atomic_store_explicit(&t->header->ttl_ms, o->ttl_ms, memory_order_relaxed);
+		CRASH_POINT(pin_ttl_stored);
 		atomic_store_explicit(&t->header->owner_share, o->owner_share, memory_order_relaxed);
+		CRASH_POINT(pin_share_stored);
 		if (fresh)
 			code = cursor_file_publish(in, root, &t->map, r);
 	}

@@ -21,6 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../shm/crash_point.h"
 #include "../shm/segment.h"
 
 #define AHEAD 16u                    /* entries whose cache misses overlap */
@@ -87,6 +88,7 @@ static enum shm_pin_result apply(const struct shm_ring_entry *e, const struct cu
 static void acknowledge(const struct cursor_rings *s, uint32_t i, uint64_t done, enum shm_pin_result result)
 {
 	atomic_store_explicit(&s->acks[i], SHM_ACK(done, result), memory_order_release); /* P1 */
+	CRASH_POINT(pin_acknowledged);
 }
 
 /* P3. The low half of an ack is its first, on a little-endian machine. */
@@ -129,6 +131,7 @@ unsigned cursor_ring_serve(const struct cursor_rings *s, uint32_t i, unsigned mo
 	}
 	now_ms = seg_clock_ms(CLOCK_BOOTTIME); /* P4: after the head */
 	atomic_store_explicit(&desk->ledger->cursor_doing, 1 + (uint64_t)s->first_ack + i, memory_order_relaxed);
+	CRASH_POINT(ring_named);
 	atomic_thread_fence(memory_order_release); /* P2: before the first of them is applied */
 	for (k = 0; k < n && k < most; k++, done++) {
 		if (k % AHEAD == 0 && n > 1)

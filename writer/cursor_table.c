@@ -3,6 +3,8 @@
  * change costs O(1), and allocates nothing. A start is in cursor_open.c.
  *
  * A pin is in: its bucket's chain (shared), the order of pinning, the wheel, its owner's order (with a share). */
+#include "../shm/crash_point.h"
+#include "../shm/poison.h"
 #include "cursor_table_internal.h"
 
 /* A ttl is shorter than 50 days. */
@@ -71,12 +73,25 @@ static struct chain search(const struct cursor_table *t, const uint64_t hash[2])
 
 /* ---- ends of pins ----------------------------------------------------------------------------------------------- */
 
+/* A search that meets this meets the bucket's version as it is since the drop (G2 of cursor.h). */
+static void slot_poison(struct shm_cursor *s)
+{
+	(void)s;
+	poison_fence();
+	poison_u64(&s->hash[0]);
+	poison_u64(&s->hash[1]);
+	poison_u64(&s->owner);
+	poison_u64(&s->word);
+	poison_u32(&s->next);
+}
+
 static void end_pin(struct cursor_table *t, uint32_t at, uint32_t before)
 {
 	struct shm_cursor *s = slot(t, at);
 	_Atomic uint32_t *uses = &t->clusters[cursor_cluster(cursor_load(&s->word))];
 
 	cursor_drop(s, before ? slot(t, before) : NULL, &t->buckets[t->notes[at].bucket]);
+	slot_poison(s);
 	out_of_order(t, at);
 	wheel_take(&t->wheel, at);
 	if (t->share)
@@ -85,6 +100,7 @@ static void end_pin(struct cursor_table *t, uint32_t at, uint32_t before)
 	t->free = at;
 	atomic_store_explicit(uses, atomic_load_explicit(uses, memory_order_relaxed) - 1, memory_order_relaxed);
 	atomic_store_explicit(&t->header->n_live, cursor_load(&t->header->n_live) - 1, memory_order_relaxed);
+	CRASH_POINT(pin_uncounted);
 }
 
 static void end_found(struct cursor_table *t, uint32_t at, _Atomic uint64_t *counter)
@@ -213,12 +229,14 @@ void cursor_note_pin(struct cursor_table *t, uint32_t at)
 		owners_add(&t->owners, at, cursor_load(&s->owner));
 	atomic_store_explicit(uses, atomic_load_explicit(uses, memory_order_relaxed) + 1, memory_order_relaxed);
 	cursor_count(&t->header->n_live);
+	CRASH_POINT(pin_counted);
 }
 
 /* A number that no slot carries yet. The fence keeps it before what carries it, for whoever comes after a kill. */
 static uint64_t next_change(struct cursor_table *t)
 {
 	atomic_store_explicit(&t->header->changes, ++t->changes, memory_order_relaxed);
+	CRASH_POINT(change_numbered);
 	atomic_thread_fence(memory_order_release);
 	return t->changes;
 }
@@ -232,7 +250,9 @@ static void pin_again(struct cursor_table *t, uint32_t at, uint64_t word, uint64
 	uses = &t->clusters[cursor_cluster(word)];
 	atomic_store_explicit(uses, atomic_load_explicit(uses, memory_order_relaxed) + 1, memory_order_relaxed);
 	atomic_store_explicit(&s->order, next_change(t), memory_order_relaxed);
+	CRASH_POINT(pin_order_renewed);
 	atomic_store_explicit(&s->pinned_ms, now_ms, memory_order_relaxed);
+	CRASH_POINT(pin_time_renewed);
 	cursor_refresh(s, word);
 	if (t->youngest != at) {
 		out_of_order(t, at);
@@ -254,7 +274,9 @@ static void pin_new(struct cursor_table *t, _Atomic uint64_t *bucket, const uint
 	t->free = t->notes[at].younger;
 	/* Behind the fence of next_change: whoever meets these meets the slot's version as it is since the drop. */
 	atomic_store_explicit(&s->order, n, memory_order_relaxed);
+	CRASH_POINT(pin_order_stored);
 	atomic_store_explicit(&s->pinned_ms, now_ms, memory_order_relaxed);
+	CRASH_POINT(pin_time_stored);
 	cursor_make(s, at - 1, bucket, n, hash, owner, word);
 	cursor_note_pin(t, at);
 	cursor_count(&t->header->n_pinned);

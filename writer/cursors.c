@@ -23,6 +23,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "../shm/crash_point.h"
 #include "../shm/segment.h"
 
 #define ENTRIES_A_TURN 64u
@@ -117,9 +118,10 @@ bool cursors_any_pending(struct cursors *c)
 static void *run(void *arg)
 {
 	struct cursors *c = arg;
-	uint64_t idle_since_ns = 0, rounds = 0;
+	uint64_t idle_since_ns = 0, rounds = 0, passes = 1;
 
 	while (!atomic_load_explicit(&c->stop, memory_order_acquire)) {
+		atomic_store_explicit(&c->passes, ++passes, memory_order_relaxed);
 		if (make_round(c)) {
 			idle_since_ns = 0;
 			sched_yield(); /* T4 */
@@ -287,6 +289,7 @@ enum refusal_code cursors_run(struct cursors *c, struct refusal *r)
 	int rc;
 
 	atomic_store_explicit(&c->place.ledger->cursor_sleeping, 0, memory_order_release);
+	CRASH_POINT(cursors_awake);
 	finish(c);
 	pthread_attr_init(&how);
 	CPU_ZERO(&cpus);
@@ -297,6 +300,7 @@ enum refusal_code cursors_run(struct cursors *c, struct refusal *r)
 	sigfillset(&all);
 	sigdelset(&all, SIGBUS); /* of a ring that its owner cuts off (sigbus.c) */
 	pthread_sigmask(SIG_BLOCK, &all, &before);
+	atomic_store_explicit(&c->passes, 1, memory_order_relaxed); /* who is asked before its first one is alive */
 	rc = pthread_create(&c->thread, &how, run, c);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	pthread_attr_destroy(&how);
@@ -334,6 +338,16 @@ void cursors_close(struct cursors **cp)
 static uint64_t load(const _Atomic uint64_t *n)
 {
 	return atomic_load_explicit(n, memory_order_relaxed);
+}
+
+bool cursors_alive(struct cursors *c)
+{
+	uint64_t passes = atomic_load_explicit(&c->passes, memory_order_relaxed);
+	bool alive = passes != c->passes_seen;
+
+	c->passes_seen = passes;
+	cursor_bells_wake(c);
+	return alive;
 }
 
 void cursors_stats(const struct cursors *c, struct cursors_stats *to)

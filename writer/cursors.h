@@ -39,6 +39,10 @@ void cursors_cluster_open(struct cursors *, unsigned cluster);
 /* No more; how many pins of it there are. */
 uint32_t cursors_cluster_close(struct cursors *, unsigned cluster);
 
+/* Has the thread done anything since it was asked last? It is woken for it; asked at intervals in which any thread gets
+ * the processor. */
+bool cursors_alive(struct cursors *);
+
 struct cursors_stats {
 	uint64_t pins, capacity, owner_share;
 	uint64_t pinned, refreshed, released, expired, evicted, refused; /* since the file was made */

@@ -35,6 +35,8 @@ struct cursors {
 	uint64_t started_ms;   /* CLOCK_MONOTONIC */
 	int epoll_fd, wake_fd; /* all bells; the control thread's own */
 	pthread_t thread;
+	_Atomic uint64_t passes; /* of the thread's loop: stored by it, loaded by cursors_alive */
+	uint64_t passes_seen;    /* the control thread's */
 	bool runs;
 	_Atomic bool stop;
 };

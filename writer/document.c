@@ -3,6 +3,7 @@
  * what is refused is refused at the first fault, with its path. Called on a worker thread; touches nothing but its
  * parser, and reads no file. */
 #include <assert.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,12 +12,40 @@
 #define SLICE (64u << 10)      /* bytes that yajl sees at a time: bounds what it keeps of one token */
 #define TOKEN_MAX (256u << 10) /* what it may keep of one; every string that is good is far shorter */
 
-/* ---- yajl's memory: small, and watched --------------------------------------------------------------------- */
+/* ---- yajl's memory: small, watched, and never lacking ------------------------------------------------------- */
+
+/* yajl does not look at what it gets, so a lack of memory leaves it by longjmp, out of the call that the parser made
+ * (guarded): the handle is of no use then, and its blocks, which are on a list, are freed with the parser. */
+struct yajl_block {
+	struct yajl_block *next, **at;
+	_Alignas(max_align_t) char bytes[];
+};
+
+static void *block_in(struct document_parser *p, struct yajl_block *b)
+{
+	if (!b) {
+		refuse(&p->fault, R_FULL, "out of memory for the document: retry later");
+		longjmp(p->no_memory, 1);
+	}
+	if (b->next)
+		b->next->at = &b->next;
+	*b->at = b;
+	return b->bytes;
+}
+
+static struct yajl_block *block_of(void *bytes)
+{
+	return bytes ? (struct yajl_block *)(void *)((char *)bytes - offsetof(struct yajl_block, bytes)) : NULL;
+}
 
 static void *yajl_take(void *context, size_t size)
 {
-	(void)context;
-	return malloc(size);
+	struct document_parser *p = context;
+	struct yajl_block *b = malloc(sizeof(*b) + size);
+
+	if (b)
+		*b = (struct yajl_block){.next = p->blocks, .at = &p->blocks};
+	return block_in(p, b);
 }
 
 static void *yajl_more(void *context, void *old, size_t size)
@@ -25,13 +54,43 @@ static void *yajl_more(void *context, void *old, size_t size)
 
 	if (size > TOKEN_MAX)
 		p->token_too_long = true;
-	return realloc(old, size);
+	return old ? block_in(p, realloc(block_of(old), sizeof(struct yajl_block) + size)) : yajl_take(p, size);
 }
 
 static void yajl_give(void *context, void *old)
 {
+	struct yajl_block *b = block_of(old);
+
 	(void)context;
-	free(old);
+	if (!b)
+		return;
+	if (b->next)
+		b->next->at = b->at;
+	*b->at = b->next;
+	free(b);
+}
+
+/* What yajl is asked to do, with a way out. */
+static void guarded_new(struct document_parser *p)
+{
+	yajl_alloc_funcs memory = {yajl_take, yajl_more, yajl_give, p};
+
+	if (setjmp(p->no_memory) == 0)
+		p->yajl = yajl_alloc(&document_events, &memory, p);
+}
+
+static yajl_status guarded_parse(struct document_parser *p, const char *bytes, size_t len)
+{
+	if (setjmp(p->no_memory) != 0)
+		return yajl_status_client_canceled;
+	return bytes ? yajl_parse(p->yajl, (const unsigned char *)bytes, len) : yajl_complete_parse(p->yajl);
+}
+
+static const char *guarded_error(struct document_parser *p)
+{
+	if (setjmp(p->no_memory) != 0)
+		return "out of memory";
+	return (const char *)yajl_get_error(p->yajl, 0, NULL, 0); /* freed with the other blocks */
 }
 
 /* ---- the stream -------------------------------------------------------------------------------------------- */
@@ -42,8 +101,7 @@ struct document_parser *document_parser_new(void)
 
 	if (!p)
 		return NULL;
-	yajl_alloc_funcs memory = {yajl_take, yajl_more, yajl_give, p};
-	p->yajl = yajl_alloc(&document_events, &memory, p);
+	guarded_new(p);
 	if (!p->yajl || stage_new(&p->staged)) {
 		document_parser_free(&p);
 		return NULL;
@@ -59,8 +117,8 @@ void document_parser_free(struct document_parser **parser)
 
 	if (!p)
 		return;
-	if (p->yajl)
-		yajl_free(p->yajl);
+	while (p->blocks)
+		yajl_give(p, p->blocks->bytes);
 	document_free(&p->staged);
 	free(p);
 	*parser = NULL;
@@ -76,12 +134,9 @@ static int told(struct document_parser *p, yajl_status status)
 		assert(status == yajl_status_ok || p->fault.code != R_DONE || p->place == IN_END);
 		return p->fault.code == R_DONE;
 	}
-	unsigned char *why = yajl_get_error(p->yajl, 0, NULL, 0);
-	const char *text = why ? (const char *)why : "out of memory";
+	const char *text = guarded_error(p);
 	refuse(&p->fault, R_BAD_DOCUMENT, "not JSON at byte %llu: %.*s",
 	       (unsigned long long)p->bytes + yajl_get_bytes_consumed(p->yajl), (int)strcspn(text, "\n"), text);
-	if (why)
-		yajl_free_error(p->yajl, why);
 	return document_judged(p, R_BAD_DOCUMENT);
 }
 
@@ -122,7 +177,7 @@ static int feed_slice(struct document_parser *p, const char *bytes, size_t len)
 	if (p->place == IN_END)
 		return feed_rest(p, bytes, len);
 	size_t good = good_bytes(p, bytes, len, &why);
-	if (!told(p, yajl_parse(p->yajl, (const unsigned char *)bytes, good)))
+	if (!told(p, guarded_parse(p, bytes, good)))
 		return 0;
 	if (p->place == IN_END) {
 		size_t used = yajl_get_bytes_consumed(p->yajl);
@@ -159,7 +214,7 @@ static enum refusal_code finish(struct document_parser *p)
 	uint32_t twice;
 	size_t len;
 
-	if (p->fault.code != R_DONE || (p->place != IN_END && !told(p, yajl_complete_parse(p->yajl))))
+	if (p->fault.code != R_DONE || (p->place != IN_END && !told(p, guarded_parse(p, NULL, 0))))
 		return p->fault.code;
 	assert(p->place == IN_END); /* or yajl has said `premature EOF` */
 	if (stage_sort(p->staged, &twice))

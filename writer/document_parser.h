@@ -4,6 +4,7 @@
 #ifndef BERTH_WRITER_DOCUMENT_PARSER_H
 #define BERTH_WRITER_DOCUMENT_PARSER_H
 
+#include <setjmp.h>
 #include <yajl/yajl_parse.h>
 
 #include "document_stage.h"
@@ -57,6 +58,8 @@ enum key {
 
 struct document_parser {
 	yajl_handle yajl;
+	struct yajl_block *blocks; /* all that yajl has */
+	jmp_buf no_memory;         /* out of the call to yajl */
 	struct document *staged;
 	struct escapes escapes;
 	uint64_t bytes; /* of the slices that are done */

@@ -20,8 +20,9 @@
  *    counts as now.
  * D6 Damage bounds: slots below n_leases of our own record alone; each slot once a look; kinds that do not exist
  *    are open.
- * D7 The leases of packet programs are one array more, with fetching atomics on their side (G1..G3 of bpf/lease.bpf.h)
- *    where a process has membarrier: the program has its lease in memory before it loads the word; here the mirror's
+ * D7 The leases of packet programs are one array more, and one for each mirror that went while some were open (what is
+ *    open there was begun before it went, and no other begins), with fetching atomics on their side (G1..G3 of
+ *    bpf/lease.bpf.h) where a process has membarrier: the program has its lease in memory before it loads the word; here the mirror's
  *    word is stored, then comes table_barrier's full fence, then drain_add, and a look that begins after that. So D1,
  *    D2 and D3 hold for it too; no death ends such a lease, and its array stays while the writer runs.
  * A process that died over its lease leaves it open: those that hold one are looked at every CHECK_MS. */
@@ -40,7 +41,7 @@
 #define ARRAY_COST 16      /* an array's header is a line that is not at hand */
 #define SET_LEAST 64u      /* cutovers that a look takes along without memory */
 #define SAMPLE_MOST 1024   /* slots that are asked for their process */
-#define PACKETS UINT32_MAX /* in place of a registration's slot: the packet programs' array */
+#define PACKETS UINT32_MAX /* in place of a registration's slot: the packet programs' first array; less n: the n-th */
 
 struct drain_found {
 	uint64_t attach;
@@ -60,13 +61,24 @@ struct drainer {
 	struct drain_list waiting, looking, held; /* held: LOOKED, and something is open */
 	bool changed;
 	/* the look that is under way */
-	bool running, in_array, packets_looked; /* packet programs come first */
+	bool running, in_array;
+	unsigned packets; /* arrays of packet programs that are looked at: they come first */
 	uint32_t slot, reader, index, high;
 	uint64_t attach;
 	struct drain_ends overflow;
 	struct wanted *set, least[2 * SET_LEAST];
 	uint32_t set_bits;
 };
+
+static bool is_packets(uint32_t slot)
+{
+	return slot > PACKETS - PACKET_ARRAYS;
+}
+
+static bool packets(const struct drainer *w, unsigned n, struct lease_array *a)
+{
+	return packet_leases(table_mirror(w->table), table_mirror_pasts(w->table), n, a);
+}
 
 /* ---- ends ---- */
 
@@ -200,7 +212,8 @@ static void look_begin(struct drainer *w)
 	}
 	w->slot = w->reader = w->index = 0;
 	w->attach = 0;
-	w->in_array = w->packets_looked = false;
+	w->in_array = false;
+	w->packets = 0;
 	w->overflow = (struct drain_ends){0};
 	w->running = true;
 }
@@ -263,7 +276,7 @@ static void meet(struct drainer *w, uint32_t slot, const struct lease_array *a, 
 		d->open++;
 		keep(d,
 		     &(struct drain_found){.attach = w->attach, .slot = slot, .reader = w->reader, .index = w->index});
-		if (slot != PACKETS)
+		if (!is_packets(slot))
 			w->registry->slots[slot]->suspect |= d->unkept; /* upkeep looks whether it is dead */
 	}
 }
@@ -305,14 +318,16 @@ static bool look_on(struct drainer *w, uint64_t until_ns)
 	int credit = CREDIT;
 	struct lease_array a;
 
-	while (!w->packets_looked && packet_leases(table_mirror(w->table), &a)) {
-		w->packets_looked = look_at_array(w, PACKETS, &a, &credit);
+	while (w->packets < PACKET_ARRAYS) {
+		if (!packets(w, w->packets, &a)) { /* there is none, or none any more */
+			w->in_array = false;
+			w->packets++;
+			continue;
+		}
+		w->packets += look_at_array(w, PACKETS - w->packets, &a, &credit);
 		if (time_is_over(&credit, until_ns))
 			return false;
 	}
-	if (!w->packets_looked) /* there are none */
-		w->in_array = false;
-	w->packets_looked = true;
 	for (; w->slot < w->registry->end; w->slot++) {
 		const struct registration *g = w->registry->slots[w->slot];
 
@@ -344,8 +359,8 @@ static bool array_found(struct drainer *w, const struct drain_found *f, uint64_t
 {
 	struct registration *g;
 
-	if (f->slot == PACKETS)
-		return packet_leases(table_mirror(w->table), a);
+	if (is_packets(f->slot))
+		return packets(w, PACKETS - f->slot, a);
 	g = w->registry->slots[f->slot];
 	if (!g || g->attach != f->attach)
 		return false;
@@ -471,9 +486,9 @@ unsigned drain_pids(const struct drainer *w, const struct drained *d, uint32_t p
 
 	for (size_t i = 0; i < d->n; i += every) {
 		const struct drain_found *f = &d->found[i];
-		const struct registration *g = f->slot == PACKETS ? NULL : w->registry->slots[f->slot];
+		const struct registration *g = is_packets(f->slot) ? NULL : w->registry->slots[f->slot];
 
-		if (f->slot == PACKETS)
+		if (is_packets(f->slot))
 			n = pid_add(pids, n, room, PACKET_PROGRAM);
 		else if (g && g->attach == f->attach)
 			n = pid_add(pids, n, room, (uint32_t)g->pid);

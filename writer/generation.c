@@ -27,11 +27,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "../shm/crash_point.h"
+
 #define BUILDING "building"
 #define RESERVE "reserve"
 #define PUNCH_STEP (1u << 20)
 #define HUGE_STEPS (16u << 20) /* files of this size and more */
-#define RECORDS_HEADROOM (64u << 10)
 #define RECORDS_END (63ull << 30) /* offsets are 32 bits, of SHM_RECORD_ALIGN bytes: 64 GiB */
 
 static uint64_t round_up(uint64_t n, uint64_t to)
@@ -60,6 +61,7 @@ static int zero_range(int fd, uint64_t from, uint64_t to)
 	if (p == MAP_FAILED)
 		return -1;
 	memset(p, 0, (size_t)(to - from));
+	CRASH_POINT(zeroed);
 	munmap(p, (size_t)(to - from));
 	return 0;
 }
@@ -78,11 +80,16 @@ static void take_back(struct table *t, const char *name, int fd, uint64_t alloca
 	uint64_t size = allocated / instance_file_block(fd) * instance_file_block(fd);
 
 	if (t->reserve_size == 0 && size > 0 && size >= least_reserve(t) &&
-	    atomic_load_explicit(&t->root->termgen, memory_order_relaxed) != 0 && ftruncate(fd, (off_t)size) == 0 &&
-	    zero_range(fd, 0, dirty < size ? dirty : size) == 0 && renameat(dir, name, dir, RESERVE) == 0)
-		t->reserve_size = size;
-	else
-		unlinkat(dir, name, 0);
+	    atomic_load_explicit(&t->root->termgen, memory_order_relaxed) != 0 && ftruncate(fd, (off_t)size) == 0) {
+		CRASH_POINT(taken_back_cut);
+		if (zero_range(fd, 0, dirty < size ? dirty : size) == 0 && renameat(dir, name, dir, RESERVE) == 0) {
+			CRASH_POINT(taken_back_named);
+			t->reserve_size = size;
+			return;
+		}
+	}
+	unlinkat(dir, name, 0);
+	CRASH_POINT(taken_back_unlinked);
 }
 
 int generation_allocate(struct generation *g, uint64_t end)
@@ -111,15 +118,17 @@ static void file_modes(const struct table *t, int fd)
 	if (fchown(fd, (uid_t)-1, t->instance->group) != 0)
 		errno = 0; /* not ours to give: the mode still keeps others out */
 	(void)!fchmod(fd, t->instance->table_mode);
+	CRASH_POINT(table_modes_set);
 }
 
 /* A file to build in: the reserve if there is one. */
 static int building_open(struct table *t, uint64_t *allocated)
 {
-	int dir = t->instance->table_dir_fd;
+	int dir = t->instance->table_dir_fd, fd;
 
 	*allocated = 0;
 	if (t->reserve_size && renameat(dir, RESERVE, dir, BUILDING) == 0) {
+		CRASH_POINT(reserve_taken);
 		*allocated = t->reserve_size;
 		t->reserve_size = 0;
 		return openat(dir, BUILDING, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
@@ -127,7 +136,10 @@ static int building_open(struct table *t, uint64_t *allocated)
 	t->reserve_size = 0;
 	if (unlinkat(dir, BUILDING, 0) != 0 && errno != ENOENT)
 		return -1;
-	return openat(dir, BUILDING, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0640);
+	CRASH_POINT(building_cleared);
+	fd = openat(dir, BUILDING, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0640);
+	CRASH_POINT(building_made);
+	return fd;
 }
 
 static void header_fill(const struct table *t, struct generation *g, uint32_t number, uint32_t capacity,
@@ -180,7 +192,10 @@ enum refusal_code generation_create(struct table *t, uint32_t number, uint32_t c
 	g->mapped = round_up(g->mapped, block);
 	g->limit = g->mapped;
 	g->base = MAP_FAILED;
-	if (ftruncate(g->fd, (off_t)g->mapped) != 0 || generation_allocate(g, SHM_PAGE) != 0)
+	if (ftruncate(g->fd, (off_t)g->mapped) != 0)
+		goto full;
+	CRASH_POINT(building_sized);
+	if (generation_allocate(g, SHM_PAGE) != 0)
 		goto full;
 	/* In two steps: in a process that locks its memory, the kernel fills a mapping of hugetlbfs to its end at once, though
 	 * it was told to lock on fault; it does not with one that nobody may touch. */
@@ -188,6 +203,7 @@ enum refusal_code generation_create(struct table *t, uint32_t number, uint32_t c
 	if (g->base == MAP_FAILED || mprotect(g->base, g->mapped, PROT_READ | PROT_WRITE) != 0)
 		goto full;
 	header_fill(t, g, number, capacity, n_clusters);
+	CRASH_POINT(building_header_stored);
 	if (seg_table_check(g->base, g->mapped, t->root->uuid, &g->map) != BERTH_OK || records_make(g) != 0) {
 		errno = ENOMEM;
 		goto full;
@@ -205,7 +221,7 @@ int generation_seal(struct generation *g, uint64_t headroom)
 {
 	uint64_t used = g->records.high ? g->records.high - g->map.records_off : 0;
 	uint64_t least = round_up(g->map.records_off + used + headroom + SHM_RECORD_MAX, instance_file_block(g->fd));
-	uint64_t size = round_up(least + used / 4 + RECORDS_HEADROOM, instance_file_block(g->fd));
+	uint64_t size = round_up(least + used / 4 + records_headroom(), instance_file_block(g->fd));
 
 	if (size > g->mapped)
 		size = g->mapped;
@@ -218,12 +234,14 @@ int generation_seal(struct generation *g, uint64_t headroom)
 	}
 	if (ftruncate(g->fd, (off_t)size) != 0)
 		return -1;
+	CRASH_POINT(building_cut);
 	if (size < g->mapped)
 		munmap(g->base + size, g->mapped - size);
 	g->mapped = g->limit = size;
 	if (g->allocated > size)
 		g->allocated = size;
 	gen_header(g)->size = size;
+	CRASH_POINT(building_sealed);
 	seg_map_size(&g->map, size);
 	return 0;
 }
@@ -287,11 +305,13 @@ enum refusal_code generation_flip(struct table *t, struct refusal *r)
 	if (renameat(dir, BUILDING, dir, name) != 0)
 		return refuse(r, R_BACKEND, "cannot rename %s/" BUILDING " to %s: %s", t->instance->path, name,
 			      strerror(errno));
+	CRASH_POINT(table_named);
 	g->map.termgen = SHM_TERMGEN(t->term, g->map.generation);
 	g->aged_epoch =
 		atomic_load_explicit(&gen_header(g)->epoch, memory_order_relaxed); /* no reader saw a tombstone of it */
 	/* The flip. Release: whoever loads this number with acquire finds the table complete. */
 	atomic_store_explicit(&t->root->termgen, g->map.termgen, memory_order_release);
+	CRASH_POINT(flipped);
 	t->now = g;
 	t->next = NULL;
 	for (struct old_file *o = t->old; o; o = o->next)
@@ -311,6 +331,7 @@ enum refusal_code generation_flip(struct table *t, struct refusal *r)
 	if (t->reserving_fd >= 0) {
 		if (renameat(dir, RESERVE ".new", dir, RESERVE) == 0)
 			t->reserve_size = t->reserving;
+		CRASH_POINT(reserve_named);
 		close(t->reserving_fd);
 		t->reserving_fd = -1;
 	}
@@ -333,6 +354,7 @@ static bool old_slice(struct table *t, struct old_file *o, bool recycle)
 		if (!recycle)
 			(void)!fallocate(o->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)o->punched,
 					 (off_t)len);
+		CRASH_POINT(old_slice_let_go);
 		if (recycle && zero_range(o->fd, o->punched, o->punched + len) != 0)
 			o->size = o->punched; /* it had holes, and somebody was quicker: the reserve is what we have */
 		else
@@ -340,10 +362,13 @@ static bool old_slice(struct table *t, struct old_file *o, bool recycle)
 		if (o->punched < o->size)
 			return true;
 	}
-	if (recycle && o->punched >= full && renameat(dir, o->name, dir, RESERVE) == 0) /* F5 */
+	if (recycle && o->punched >= full && renameat(dir, o->name, dir, RESERVE) == 0) { /* F5 */
+		CRASH_POINT(old_recycled);
 		t->reserve_size = o->punched;
-	else
-		unlinkat(dir, o->name, 0);
+		return false;
+	}
+	unlinkat(dir, o->name, 0);
+	CRASH_POINT(old_unlinked);
 	return false;
 }
 
@@ -388,6 +413,7 @@ void old_files_reclaim(struct table *t)
 		larger = larger || (o->passed && o->size > t->reserve_size);
 	if (t->reserve_size && t->reserve_size < t->in_force && larger) {
 		unlinkat(t->instance->table_dir_fd, RESERVE, 0);
+		CRASH_POINT(reserve_dropped);
 		t->reserve_size = 0;
 	}
 	while (t->reserve_size == 0 && old_files_slice(t, true))
@@ -438,8 +464,10 @@ void old_files_find(struct table *t)
 			continue;
 		if (n > current) { /* named, but the writer died before the flip: nobody has seen it, and its name is
 				      wanted */
-			if (*unseen)
+			if (*unseen) {
 				unlinkat(t->instance->table_dir_fd, unseen, 0);
+				CRASH_POINT(unseen_unlinked);
+			}
 			snprintf(unseen, sizeof unseen, "table.%lu", n);
 			continue;
 		}
@@ -457,6 +485,7 @@ void old_files_find(struct table *t)
 		left_over(t, unseen);
 	left_over(t, BUILDING);
 	unlinkat(t->instance->table_dir_fd, RESERVE ".new", 0);
+	CRASH_POINT(reserve_new_cleared);
 }
 
 void old_files_close(struct table *t)
@@ -481,6 +510,7 @@ int reserve_make(struct table *t, uint64_t size)
 	fd = openat(dir, RESERVE, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0640);
 	if (fd < 0)
 		return -1;
+	CRASH_POINT(reserve_made);
 	file_modes(t, fd);
 	/* Huge pages at a start alone: later they would be a pause. */
 	if (file_allocate(fd, t->reserve_size, round_up(size, instance_file_block(fd)),

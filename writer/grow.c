@@ -10,6 +10,8 @@
  *
  * Grace periods: guarantees in shm/grace.h. One runs whenever something is retired; what is retired while it runs waits
  * for the next. A section that holds memory back only delays what it can see. */
+#include "../shm/crash_point.h"
+#include "../shm/poison.h"
 #include "lease_book.h"
 #include "table_internal.h"
 
@@ -118,7 +120,10 @@ static bool grace_period(struct table *t, uint64_t until_ns)
 	free_passed(t, until_ns);
 	t->held_bytes = 0;
 	for (struct old_file *o = t->old; o; o = o->next) {
-		o->passed = o->passed || (o->tag < grace && o->tag < registry_lowest(t->registry, o->generation));
+		if (!o->passed && o->tag < grace && o->tag < registry_lowest(t->registry, o->generation)) {
+			o->passed = true;
+			poison_file(o->fd, o->size);
+		}
 		if (!o->passed)
 			t->held_bytes += o->size;
 		held = held || !o->passed;
@@ -146,6 +151,8 @@ void reserve_reclaim(struct table *t)
 		registry_look(t->registry);
 		for (struct old_file *o = t->old; o; o = o->next) {
 			o->passed = o->generation != current && o->tag < registry_lowest(t->registry, o->generation);
+			if (o->passed && o->punched == 0)
+				poison_file(o->fd, o->size);
 			held = held || (o->generation != current && !o->passed);
 		}
 		old_files_reclaim(t);
@@ -162,7 +169,7 @@ static uint64_t growth_bytes(const struct table *t)
 	const struct generation *g = t->next;
 	uint64_t records = t->now->records.high ? t->now->records.high - t->now->map.records_off : 0;
 
-	return g->map.records_off + records + records / 2 + t->headroom + (256u << 10);
+	return g->map.records_off + records + records / 2 + t->headroom + 4 * records_headroom();
 }
 
 bool grow_start(struct table *t, uint32_t capacity, uint32_t n_clusters, struct refusal *r)
@@ -178,7 +185,9 @@ bool grow_start(struct table *t, uint32_t capacity, uint32_t n_clusters, struct 
 		generation_discard(t, &t->next);
 		return false;
 	}
+	CRASH_POINT(reserve_new_made);
 	(void)!fchmod(t->reserving_fd, t->instance->table_mode);
+	CRASH_POINT(reserve_new_modes_set);
 	t->reserving = 0;
 	t->asked = false;
 	t->copied = 0;
@@ -267,6 +276,7 @@ static bool copy_header(struct table *t)
 	COPY(document_version);
 	COPY(next_cluster);
 #undef COPY
+	CRASH_POINT(header_copied);
 	for (unsigned n = 1; n < t->now->map.n_cluster_slots; n++) {
 		const struct shm_cluster *c = table_cluster(t, n);
 		uint32_t off = c ? cluster_record_make(t->next, n, cluster_id(c), cluster_endpoint(c)) : 0;
@@ -274,6 +284,7 @@ static bool copy_header(struct table *t)
 		if (c && !off)
 			return false;
 		atomic_store_explicit(gen_cluster(t->next, n), off, memory_order_release);
+		CRASH_POINT(cluster_copied);
 	}
 	cell_state(t->now, atomic_load_explicit(&from->dflt.word, memory_order_relaxed), from->dflt.det, &s);
 	return cell_fill(t, t->next, SLOT_NONE, &s,

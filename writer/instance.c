@@ -12,6 +12,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "../shm/crash_point.h"
 #include "../shm/segment.h"
 #include "lock.h"
 
@@ -19,24 +20,28 @@
 
 #define DIR_MODE 0750 /* the door: who is not in the group comes no further (tables/ in it is open to all) */
 
-/* A group that this process may give files to: root any, others their own. */
-static gid_t group_find(const char *name)
+/* A group that this process may give files to: root any, others their own. Who cannot be asked is not taken for one that
+ * is not there: the sockets would be another group's. */
+static enum refusal_code group_find(const char *name, gid_t *group, struct refusal *r)
 {
 	gid_t mine[NGROUPS_MAX];
 	struct group entry, *found = NULL;
 	char buffer[16384];
-	int n;
+	int n, e = getgrnam_r(name, &entry, buffer, sizeof(buffer), &found);
 
-	if (getgrnam_r(name, &entry, buffer, sizeof(buffer), &found) != 0 || !found)
-		return getegid();
+	*group = getegid();
+	if (e == EMFILE || e == ENFILE || e == ENOMEM || e == EIO || e == EINTR)
+		return refuse(r, R_BACKEND, "group %s cannot be looked up: %s: start again", name, strerror(e));
+	if (e != 0 || !found)
+		return R_DONE;
+	n = geteuid() == 0 ? 0 : getgroups(NGROUPS_MAX, mine);
 	if (geteuid() == 0)
-		return found->gr_gid;
-	n = getgroups(NGROUPS_MAX, mine);
+		*group = found->gr_gid;
 	for (int i = 0; i < n; i++) {
 		if (mine[i] == found->gr_gid)
-			return found->gr_gid;
+			*group = found->gr_gid;
 	}
-	return getegid();
+	return R_DONE;
 }
 
 static int mkdir_exact(const char *path, mode_t mode)
@@ -45,6 +50,7 @@ static int mkdir_exact(const char *path, mode_t mode)
 	int rc = mkdir(path, mode);
 
 	umask(old);
+	CRASH_POINT(directory_made);
 	return rc == 0 || errno == EEXIST ? 0 : -1;
 }
 
@@ -92,6 +98,7 @@ static enum refusal_code dir_make(const char *path, bool named, gid_t group, int
 		close(*fd);
 		return refuse(r, R_BACKEND, "%s: setting group and mode: %s", path, strerror(errno));
 	}
+	CRASH_POINT(directory_modes_set);
 	return R_DONE;
 }
 
@@ -101,6 +108,7 @@ static enum refusal_code readers_make(struct instance *in, struct refusal *r)
 
 	if (mkdirat(in->dir_fd, SEG_READERS, 0700) != 0 && errno != EEXIST)
 		return refuse(r, R_BACKEND, "%s/" SEG_READERS ": making the directory: %s", in->path, strerror(errno));
+	CRASH_POINT(readers_made);
 	in->readers_fd = openat(in->dir_fd, SEG_READERS, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (in->readers_fd < 0)
 		return refuse(r, errno == ENOTDIR || errno == ELOOP ? R_DENIED : R_BACKEND,
@@ -109,6 +117,7 @@ static enum refusal_code readers_make(struct instance *in, struct refusal *r)
 		return refuse(r, R_DENIED,
 			      "%s/" SEG_READERS " belongs to uid %u: run berthd as that user, or remove it", in->path,
 			      (unsigned)st.st_uid);
+	CRASH_POINT(readers_modes_set);
 	return R_DONE;
 }
 
@@ -139,6 +148,7 @@ static enum refusal_code tables_make(struct instance *in, const char *table_dir,
 			return refuse(r, R_BACKEND, "%s/" SEG_TABLES ": making the directory: %s", in->path,
 				      strerror(errno));
 	}
+	CRASH_POINT(tables_made);
 	error = seg_tables_open(in->dir_fd, &in->table_dir_fd);
 	if (error != BERTH_OK) {
 		in->table_dir_fd = -1;
@@ -146,6 +156,7 @@ static enum refusal_code tables_make(struct instance *in, const char *table_dir,
 	}
 	if (!table_dir && fchmod(in->table_dir_fd, 0755) != 0)
 		return refuse(r, R_DENIED, "%s/" SEG_TABLES ": setting its mode: %s", in->path, strerror(errno));
+	CRASH_POINT(tables_modes_set);
 	in->table_mode = table_dir ? 0640 : 0644;
 	return R_DONE;
 }
@@ -158,8 +169,11 @@ enum refusal_code instance_open(const char *dir_or_instance, const char *table_d
 
 	memset(in, 0, sizeof(*in));
 	in->dir_fd = in->table_dir_fd = in->readers_fd = in->lock_fd = -1;
-	in->group = group_find("berth");
-	in->admin_group = group_find("berth-admin");
+	code = group_find("berth", &in->group, r);
+	if (code == R_DONE)
+		code = group_find("berth-admin", &in->admin_group, r);
+	if (code != R_DONE)
+		return code;
 	if (seg_dir_path(dir_or_instance, in->path, sizeof(in->path)) != BERTH_OK)
 		return refuse(
 			r, R_INVALID,

@@ -10,7 +10,9 @@
 
 #include <stdlib.h>
 
+#include "../shm/crash_point.h"
 #include "../shm/lease.h"
+#include "../shm/poison.h"
 #include "table_internal.h"
 
 #define INDEX_BITS 15u
@@ -97,6 +99,8 @@ void lease_book_expire(struct lease_book *b, uint64_t barrier_ms, uint64_t now_m
 			continue;
 		if (lease_old(end, barrier_ms, now_ms)) {
 			atomic_store_explicit(&l->hash, 0, memory_order_release);
+			CRASH_POINT(lease_expired);
+			poison_u64(&l->end_ms);
 			freed = true;
 		} else if (end < oldest) {
 			oldest = end;
@@ -126,11 +130,15 @@ void lease_book_put(struct lease_book *b, uint64_t hash, const struct lease_left
 	if (!fresh && atomic_load_explicit(&l->end_ms, memory_order_relaxed) >= left->end_ms)
 		return;
 	atomic_store_explicit(&l->pid, left->pid, memory_order_relaxed);
+	CRASH_POINT(lease_pid_stored);
 	atomic_store_explicit(&l->how, (uint32_t)left->how, memory_order_relaxed);
+	CRASH_POINT(lease_how_stored);
 	atomic_store_explicit(&l->end_ms, left->end_ms, memory_order_release); /* B1 */
+	CRASH_POINT(lease_end_stored);
 	if (!fresh)
 		return;
 	atomic_store_explicit(&l->hash, hash, memory_order_release); /* B1; pairs with who lists the ledger */
+	CRASH_POINT(lease_stored);
 	b->index[at] = (uint16_t)(b->free[--b->n_free] + 1);
 }
 
@@ -139,13 +147,16 @@ void lease_book_overflow(struct lease_book *b, uint64_t end_ms, uint32_t pid)
 	if (atomic_load_explicit(&b->ledger->lease_overflow_ms, memory_order_relaxed) >= end_ms)
 		return;
 	atomic_store_explicit(&b->ledger->lease_overflow_pid, pid, memory_order_relaxed);
+	CRASH_POINT(lease_overflow_pid_stored);
 	atomic_store_explicit(&b->ledger->lease_overflow_ms, end_ms, memory_order_release); /* B1 */
+	CRASH_POINT(lease_overflow_stored);
 }
 
 void lease_book_unbracketed_left(struct lease_book *b, uint64_t now_ms)
 {
 	if (atomic_load_explicit(&b->ledger->unbracketed_left_ms, memory_order_relaxed) < now_ms)
 		atomic_store_explicit(&b->ledger->unbracketed_left_ms, now_ms, memory_order_release);
+	CRASH_POINT(unbracketed_left_stored);
 }
 
 struct lease_left lease_book_find(const struct lease_book *b, uint64_t hash)

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "../shm/crash_point.h"
 #include "../shm/segment.h"
 
 static bool ledger_valid(const struct shm_ledger *l, const struct shm_root *root)
@@ -28,21 +29,27 @@ enum refusal_code ledger_open(struct table *t, bool fresh, uint64_t left_ms, str
 
 	if (fresh)
 		unlinkat(dir, SEG_LEDGER, 0);
+	CRASH_POINT(ledger_cleared);
 	fd = openat(dir, SEG_LEDGER, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0640);
 	if (fd < 0)
 		return refuse(r, R_BACKEND, "cannot open %s/ledger: %s", t->instance->path, strerror(errno));
+	CRASH_POINT(ledger_made);
 	if (fchown(fd, (uid_t)-1, t->instance->group) != 0)
 		errno = 0;
+	CRASH_POINT(ledger_owned);
 	(void)!fchmod(fd, 0640);
-	e = posix_fallocate(fd, 0, SHM_LEDGER_SIZE);
-	if (e == 0 && fstat(fd, &st) == 0)
+	CRASH_POINT(ledger_modes_set);
+	if (file_allocate(fd, 0, SHM_LEDGER_SIZE, false) == 0 && fstat(fd, &st) == 0)
 		l = mmap(NULL, SHM_LEDGER_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	e = errno;
+	CRASH_POINT(ledger_allocated);
 	close(fd);
 	if (l == MAP_FAILED)
 		return refuse(r, R_FULL, "no room for the ledger (%zu bytes) in %s: %s", SHM_LEDGER_SIZE,
-			      t->instance->path, strerror(e ? e : errno));
+			      t->instance->path, strerror(e));
 	if (!ledger_valid(l, t->root)) {
 		memset(l, 0, SHM_LEDGER_SIZE);
+		CRASH_POINT(ledger_zeroed);
 		l->abi = SHM_ABI;
 		l->fingerprint = SHM_FINGERPRINT;
 		memcpy(l->uuid, t->root->uuid, 16);
@@ -51,7 +58,9 @@ enum refusal_code ledger_open(struct table *t, bool fresh, uint64_t left_ms, str
 		l->n_leases = SHM_LEDGER_LEASES;
 		l->n_acks = SHM_LEDGER_ACKS;
 		atomic_store_explicit(&l->unbracketed_left_ms, left_ms, memory_order_relaxed);
+		CRASH_POINT(ledger_filled);
 		l->magic = SHM_MAGIC_LEDGER;
+		CRASH_POINT(ledger_magic_stored);
 	}
 	t->ledger = l;
 	return R_DONE;
@@ -81,8 +90,10 @@ void table_cutover_record(struct table *t, uint64_t epoch, uint64_t published_ms
 	if (!c)
 		return;
 	atomic_store_explicit(&c->published_ms, published_ms, memory_order_relaxed);
+	CRASH_POINT(cutover_time_stored);
 	atomic_store_explicit(&c->epoch, epoch,
 			      memory_order_release); /* last: a writer killed in between left nothing */
+	CRASH_POINT(cutover_recorded);
 }
 
 bool table_cutover_find(const struct table *t, uint64_t epoch, uint64_t *published_ms)
@@ -100,6 +111,7 @@ void table_cutover_forget(struct table *t, uint64_t epoch)
 
 	if (c)
 		atomic_store_explicit(&c->epoch, 0, memory_order_release);
+	CRASH_POINT(cutover_forgotten);
 }
 
 void table_cutovers_sweep(struct table *t, bool (*stands)(const void *arg, uint64_t epoch), const void *arg)
@@ -109,7 +121,9 @@ void table_cutovers_sweep(struct table *t, bool (*stands)(const void *arg, uint6
 	for (uint32_t i = 0; i < SHM_LEDGER_CUTOVERS; i++) {
 		uint64_t epoch = atomic_load_explicit(&c[i].epoch, memory_order_relaxed);
 
-		if (epoch && !stands(arg, epoch))
+		if (epoch && !stands(arg, epoch)) {
 			atomic_store_explicit(&c[i].epoch, 0, memory_order_release);
+			CRASH_POINT(cutover_swept);
+		}
 	}
 }

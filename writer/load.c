@@ -36,7 +36,8 @@ struct load {
 	struct core_load_options options;
 	char who[400];
 	uint64_t started_ms;
-	uv_work_t work;
+	uv_thread_t worker; /* of its own: libuv ends the process when it cannot start the threads of its pool */
+	uv_async_t parsed;  /* the worker is through */
 	uv_timer_t look;
 	_Atomic bool abandoned;
 	/* of the worker, then of the control thread */
@@ -93,9 +94,9 @@ static enum refusal_code parse(struct load *l, struct document_parser *parser, c
 	}
 }
 
-static void on_work(uv_work_t *work)
+static void work(void *arg)
 {
-	struct load *l = work->data;
+	struct load *l = arg;
 	struct document_parser *parser = document_parser_new();
 	char *piece = malloc(PIECE);
 
@@ -105,6 +106,7 @@ static void on_work(uv_work_t *work)
 		document_parser_finish(&parser, &l->document, &l->refusal);
 	document_parser_free(&parser);
 	free(piece);
+	uv_async_send(&l->parsed);
 }
 
 /* ---- control thread ---------------------------------------------------------------------------------------- */
@@ -112,6 +114,13 @@ static void on_work(uv_work_t *work)
 static void on_closed(uv_handle_t *handle)
 {
 	free(handle->data);
+}
+
+static void on_look_closed(uv_handle_t *handle)
+{
+	struct load *l = handle->data;
+
+	uv_close((uv_handle_t *)&l->parsed, on_closed);
 }
 
 static void put_summary(struct buffer *out, const struct core_load_summary *s)
@@ -142,7 +151,9 @@ static void tell_conn(struct load *l, const struct core_load_summary *summary)
 		rpc_result_end(&answer);
 		if (answer.failed) {
 			buffer_cut(&answer, 0);
-			refuse(&l->refusal, R_FULL, "the document was applied, but there is no memory for the answer");
+			refuse(&l->refusal, R_BACKEND,
+			       "the document was applied, but there is no memory for the answer: look, or load it "
+			       "again");
 			summary = NULL;
 		}
 	}
@@ -187,7 +198,7 @@ static void finish(struct load *l, struct core_load_summary *summary)
 	document_free(&l->document);
 	json_decref(l->id);
 	close(l->fd);
-	uv_close((uv_handle_t *)&l->look, on_closed); /* the worker is through: this is the last that libuv has of it */
+	uv_close((uv_handle_t *)&l->look, on_look_closed);
 	if (!core_loading(s->core))
 		conns_unpark(s);
 	upkeep_soon(s, 1);
@@ -233,9 +244,7 @@ static void load_stop(struct load *l)
 {
 	atomic_store(&l->abandoned, true);
 	if (l->applying)
-		upkeep_wake(l->server);
-	else
-		uv_cancel((uv_req_t *)&l->work); /* when no thread has begun; then on_parsed comes all the same */
+		upkeep_wake(l->server); /* else the worker looks at it, and on_parsed comes all the same */
 }
 
 void load_finish(struct server *s)
@@ -251,13 +260,12 @@ void load_finish(struct server *s)
 		core_step(s->core, SLICE_US);
 }
 
-static void on_parsed(uv_work_t *work, int status)
+static void on_parsed(uv_async_t *parsed)
 {
-	struct load *l = work->data;
+	struct load *l = parsed->data;
 	struct server *s = l->server;
 
-	if (status != 0 && l->refusal.code == R_DONE)
-		refuse(&l->refusal, R_BUSY, "given up");
+	uv_thread_join(&l->worker);
 	if (l->refusal.code == R_DONE && atomic_load(&l->abandoned))
 		refuse(&l->refusal, R_BUSY, "given up before anything was applied: retry");
 	if (l->refusal.code == R_DONE) {
@@ -300,7 +308,7 @@ static enum refusal_code load_begin(struct server *s, int fd, const struct core_
 {
 	struct stat st;
 	struct load *l;
-	int mode;
+	int mode, rc;
 
 	if (fstat(fd, &st) != 0 || !(S_ISREG(st.st_mode) || S_ISFIFO(st.st_mode))) {
 		close(fd);
@@ -327,11 +335,20 @@ static enum refusal_code load_begin(struct server *s, int fd, const struct core_
 	l->options = *options;
 	snprintf(l->who, sizeof(l->who), "%s", who);
 	l->started_ms = uv_now(&s->loop);
-	l->work.data = l->look.data = l;
-	if (uv_queue_work(&s->loop, &l->work, on_work, on_parsed) != 0) {
+	l->parsed.data = l->look.data = l;
+	rc = uv_async_init(&s->loop, &l->parsed, on_parsed);
+	if (rc != 0) {
 		close(fd);
 		free(l);
-		return refuse(r, R_FULL, "no thread for the document: retry");
+		return refuse(r, R_BACKEND, "the event loop: %s: retry", uv_strerror(rc));
+	}
+	rc = uv_thread_create(&l->worker, work, l);
+	if (rc != 0) {
+		close(fd);
+		uv_close((uv_handle_t *)&l->parsed, on_closed);
+		return refuse(r, R_BACKEND,
+			      "no thread for the document: %s: free memory, or allow more threads, then retry",
+			      uv_strerror(rc));
 	}
 	uv_timer_init(&s->loop, &l->look);
 	uv_timer_start(&l->look, on_look, LOOK_MS, LOOK_MS);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Applying a placement document while the sockets are being served: read and parsed on a worker thread of libuv's pool,
+ * Applying a placement document while the sockets are being served: read and parsed on a thread of its own,
  * then applied by the control thread in slices (core_load_step). One at a time.
  *
  *   load_begin -> worker: read, parse -> control: core_load_start -> core_load_step … -> answer, or a line in the log

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT
  * flock on the file `lock`, and one line in it that says who holds it:
  *
- *   pid=123 start=456789 boot=<32 hex digits>
+ *   pid=123 start=456789 boot=<32 hex digits> namespace=4026531836
  *
- * The kernel's lock decides; the line is only for messages and for --takeover, which believes it when three things
- * agree on a process that it already holds by a pidfd: pid, start time and boot id. A holder in another pid namespace
- * fails that (its pid means nobody here, or somebody else), and is never killed.
+ * The kernel's lock decides; the line is only for messages and for --takeover, which believes it when four things
+ * agree on a process that it already holds by a pidfd: pid, start time, boot id and pid namespace. A holder in another
+ * pid namespace fails that: its pid means nobody here, or somebody else, who may have started in the same tick.
  *
  * The file is closed to the group that may look: flock needs no more than an open descriptor, and who could lock it
  * could keep a new writer from starting. */
@@ -24,12 +24,14 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../shm/crash_point.h"
 #include "../shm/segment.h"
 
 struct holder {
 	pid_t pid; /* 0: not known */
 	uint64_t start;
 	char boot[33];
+	uint64_t namespace; /* in which the pid has its meaning; 0: not known */
 };
 
 static bool boot_hex(char hex[33])
@@ -57,13 +59,26 @@ static enum refusal_code lock_open(int dir_fd, const char *dir, int *fd, struct 
 	*fd = openat(dir_fd, LOCK_NAME, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
 	if (*fd < 0)
 		return refuse_call(r, dir, "open");
+	CRASH_POINT(lock_made);
 	if (fstat(*fd, &st) != 0 || !S_ISREG(st.st_mode)) {
 		close(*fd);
 		return refuse(r, R_DENIED, "%s/" LOCK_NAME " is not a regular file: remove it", dir);
 	}
 	if (st.st_uid == geteuid())
 		fchmod(*fd, 0600);
+	CRASH_POINT(lock_modes_set);
 	return R_DONE;
+}
+
+/* False with errno; EWOULDBLOCK: somebody has it. */
+static bool lock_try(int fd)
+{
+	int rc;
+
+	do
+		rc = flock(fd, LOCK_EX | LOCK_NB);
+	while (rc != 0 && errno == EINTR);
+	return rc == 0;
 }
 
 static bool lock_current(int dir_fd, int fd)
@@ -78,14 +93,17 @@ static void holder_read(int dir_fd, int fd, struct holder *h)
 {
 	char text[128] = "", boot[33] = "";
 	const struct shm_root *root;
-	uint64_t start;
+	uint64_t start, namespace = 0;
 	int pid;
 
 	memset(h, 0, sizeof(*h));
 	if (pread(fd, text, sizeof(text) - 1, 0) > 0 &&
-	    sscanf(text, "pid=%d start=%" SCNu64 " boot=%32[0-9a-f]", &pid, &start, boot) == 3 && pid > 0) {
+	    sscanf(text, "pid=%d start=%" SCNu64 " boot=%32[0-9a-f] namespace=%" SCNu64, &pid, &start, boot,
+		   &namespace) >= 3 &&
+	    pid > 0) {
 		h->pid = pid;
 		h->start = start;
+		h->namespace = namespace;
 		memcpy(h->boot, boot, sizeof(boot));
 		return;
 	}
@@ -135,7 +153,8 @@ static int holder_pidfd(const char *dir, const struct holder *h, struct refusal 
 		       dir);
 		return -1;
 	}
-	pidfd = (int)syscall(SYS_pidfd_open, h->pid, 0);
+	/* A namespace's number is given out again when it has died: then the start's equality, below, is what remains. */
+	pidfd = h->namespace && h->namespace == seg_pid_namespace() ? (int)syscall(SYS_pidfd_open, h->pid, 0) : -1;
 	/* The descriptor first, then the comparison: from now on the pid cannot come to mean another process. */
 	if (pidfd >= 0 && seg_process_start(h->pid) == h->start)
 		return pidfd;
@@ -172,12 +191,13 @@ static enum refusal_code lock_takeover(int dir_fd, const char *dir, int fd, stru
 		close(pidfd);
 		return R_DENIED;
 	}
+	CRASH_POINT(holder_killed);
 	while ((left = deadline - now_ms()) > 0) {
 		struct pollfd p = {.fd = pidfd, .events = POLLIN};
 
 		if (poll(&p, 1, (int)left) < 0 && errno != EINTR)
 			break;
-		if (flock(fd, LOCK_EX | LOCK_NB) == 0) {
+		if (lock_try(fd)) {
 			close(pidfd);
 			return R_DONE;
 		}
@@ -189,18 +209,37 @@ static enum refusal_code lock_takeover(int dir_fd, const char *dir, int fd, stru
 		      h.pid, TAKEOVER_MS);
 }
 
+static enum refusal_code refuse_sign(struct refusal *r, const char *dir, const char *call)
+{
+	return refuse(r, R_BACKEND, "%s/" LOCK_NAME ": %s: %s: look at its file system, then start again", dir, call,
+		      strerror(errno));
+}
+
 static enum refusal_code lock_sign(int fd, const char *dir, struct refusal *r)
 {
+	uint64_t start = seg_process_start(getpid());
 	char boot[33], line[128];
 	int n;
 
-	if (!boot_hex(boot))
-		return refuse(r, R_BACKEND, "/proc/sys/kernel/random/boot_id cannot be read: mount /proc");
-	n = snprintf(line, sizeof(line), "pid=%d start=%" PRIu64 " boot=%s\n", getpid(), seg_process_start(getpid()),
-		     boot);
+	if (!boot_hex(boot) || !start)
+		return refuse(r, R_BACKEND,
+			      "/proc/sys/kernel/random/boot_id or /proc/%d/stat cannot be read: mount /proc, free "
+			      "memory or descriptors, then start again",
+			      getpid());
+	n = snprintf(line, sizeof(line), "pid=%d start=%" PRIu64 " boot=%s namespace=%" PRIu64 "\n", getpid(), start,
+		     boot, seg_pid_namespace());
 	/* Over the line of the last holder, then cut: a full file system has no page for a new one. */
-	if (pwrite(fd, line, (size_t)n, 0) != n || ftruncate(fd, n) != 0)
-		return refuse_call(r, dir, "write");
+	for (int done = 0; done < n;) {
+		ssize_t wrote = pwrite(fd, line + done, (size_t)(n - done), done);
+
+		if (wrote < 0 && errno != EINTR)
+			return refuse_sign(r, dir, "write");
+		done += wrote > 0 ? (int)wrote : 0;
+	}
+	CRASH_POINT(lock_signed);
+	if (ftruncate(fd, n) != 0)
+		return refuse_sign(r, dir, "ftruncate");
+	CRASH_POINT(lock_cut);
 	return R_DONE;
 }
 
@@ -213,7 +252,7 @@ enum refusal_code lock_take(int dir_fd, const char *dir, bool takeover, int *fd,
 		code = lock_open(dir_fd, dir, fd, r);
 		if (code != R_DONE)
 			return code;
-		if (flock(*fd, LOCK_EX | LOCK_NB) != 0) {
+		if (!lock_try(*fd)) {
 			if (errno != EWOULDBLOCK) {
 				code = refuse_call(r, dir, "flock");
 			} else if (takeover) {

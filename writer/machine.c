@@ -212,9 +212,11 @@ static enum refusal_code barrier_pending(const struct step *step, struct refusal
 		refuse(r, R_BARRIER_PENDING,
 		       "%llu write%s on %s %s under way%s (%s): wait, `berth readers` shows them, or abort; to end a "
 		       "process "
-		       "over its writes costs a barrier",
+		       "over its writes costs a barrier%s",
 		       (unsigned long long)b->in_flight, b->in_flight == 1 ? "" : "s", subject(&s, step),
-		       b->in_flight == 1 ? "is" : "are", who, b->reason);
+		       b->in_flight == 1 ? "is" : "are", who, b->reason,
+		       b->packet ? "; what a `berth bpf splice` that was killed left open ends when it is started again"
+				 : "");
 	else if (b->remaining_ms)
 		refuse(r, R_BARRIER_PENDING,
 		       "writes on %s may still be under way%s (%s), for %llu.%03llu s at most: try again then",

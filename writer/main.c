@@ -4,8 +4,8 @@
  *   instance (lock) -> core (store, table, flip) -> pins -> sockets -> http -> document -> READY -> loop
  *   SIGTERM: sockets' names go -> what runs ends -> http -> core (checkpoint) -> lock
  *
- * The main thread is the control thread (server.h); the others are the cursor thread (cursors.h), the HTTP thread and
- * libuv's pool. */
+ * The main thread is the control thread (server.h); the others are the cursor thread (cursors.h), the HTTP thread,
+ * the mirror's (bpf/mirror_thread.c) and one that reads a document (load.c). */
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -16,6 +16,7 @@
 #include <unistd.h>
 #include <urcu/urcu-memb.h>
 
+#include "../shm/crash_point.h"
 #include "../shm/segment.h"
 #include "control.h"
 #include "http.h"
@@ -28,9 +29,10 @@
 #define STUCK_MS 2000u /* at the stop, for a worker thread that reads from a dead file system */
 
 /* Read by jemalloc when it starts. Locked memory cannot be given back page by page (madvise refuses it), only by
- * unmapping; what a large document took would stay for ever otherwise. */
+ * unmapping; what a large document took would stay for ever otherwise. One arena: a thread whose own one finds no memory
+ * ends the process (jemalloc 5.3 goes on with a null pointer). */
 __attribute__((visibility("default"))) extern const char *malloc_conf;
-const char *malloc_conf = "retain:false";
+const char *malloc_conf = "retain:false,narenas:1";
 
 /* Swapped-out pages would make a change wait for a disk. Only what is touched is locked; a limit that may be reached
  * later would turn into failing allocations, so it is all or nothing. */
@@ -141,6 +143,7 @@ int main(int argc, char **argv)
 			puts("berthd " BERTH_VERSION);
 		return fflush(stdout) != 0;
 	}
+	crash_points_open();
 	log_open(options.log_level);
 	signal(SIGPIPE, SIG_IGN);
 	json_object_seed(0);

@@ -167,7 +167,7 @@ static void put_packet_programs(struct listing *l)
 	struct table *t = core_table(l->server->core);
 	struct registry_row row;
 
-	if (!registry_packets(table_registry(t), table_mirror(t), &row))
+	if (!registry_packets(table_registry(t), table_mirror(t), table_mirror_pasts(t), &row))
 		return;
 	buffer_format(l->out, ",\"packet_programs\":{\"unbracketed\":%s", truth(row.unbracketed));
 	put_leases(l, &row);

@@ -9,19 +9,21 @@
  * The mirror of a dead writer goes on answering until the suspend: the table that it mirrors is what readers read. In a
  * growth there is no suspend: both mirrors say the same, or pass, until no program uses the old one.
  *
- * The file `mirrored` in the instance's directory says that packet programs may answer by the mirror of a root: its uuid and
- * the boot. It is there before the first enable, outlives the root, and goes when no mirror is left; a writer that finds
- * it, and no pins, looks for that mirror everywhere, does not start when it may not, and takes it that programs were
- * writing until then. Where it is not, no mirror ever answered, and a writer that may not look at the pins starts.
+ * The file `mirrored` (mirror_mark.h) says by which mirror packet programs may answer: a writer that finds it, and not that
+ * mirror, looks for it everywhere, does not start when it may not, and takes it that programs were writing until then. A
+ * mirror that goes while leases are open in it is a past one (bpf/mirror_past.c), which the drain looks at until they have
+ * ended; the file outlives those too.
  *
  * A mirror that cannot follow (memory, a refused call) is off for good: the table goes on without it, and why is told. */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "../shm/crash_point.h"
 #include "lease_book.h"
+#include "log.h"
+#include "mirror_mark.h"
 #include "packet_leases.h"
 #include "table_internal.h"
 
@@ -30,6 +32,11 @@
 struct mirror *table_mirror(const struct table *t)
 {
 	return t->mirror;
+}
+
+const struct mirror_past *table_mirror_pasts(const struct table *t)
+{
+	return t->pasts;
 }
 
 const char *table_mirror_off(const struct table *t)
@@ -57,23 +64,97 @@ static void lost(struct registry *registry)
 	lease_book_unbracketed_left(registry_book(registry), now_ms);
 }
 
-static void left(void *registry, const struct mirror_control *control, const struct mirror_lease *leases)
+/* G1 of mirror_mark.h. */
+static int left(void *arg, uint32_t id, const struct mirror_control *control, const struct mirror_lease *leases,
+		bool kept)
 {
-	if (leases)
-		packet_leases_left(registry, control, leases);
-	else
-		lost(registry);
+	struct table *t = arg;
+	struct mirror_mark m;
+
+	if (leases) { /* another root's hashes are by another secret: what is open there says nothing here */
+		kept = kept && memcmp(control->uuid, t->root->uuid, sizeof control->uuid) == 0;
+		if (!kept && mirror_any_open(control, leases))
+			log_event(LEVEL_WARN, "leases-not-kept", LOG_N("mirror", id),
+				  LOG_S("message",
+					"packet programs have writes under way by a mirror that goes, and so many "
+					"mirrors went before it, or their root did, that they are not looked at: every "
+					"migration waits for the barrier once; end those programs"));
+		packet_leases_left(t->registry, control, leases, kept);
+	} else {
+		lost(t->registry);
+	}
+	m = mirror_mark_read(t);
+	if (m.there && m.error) {
+		errno = m.error;
+		return -1;
+	}
+	return m.there && m.id == id ? mirror_mark_write(t, m.uuid, MIRROR_SILENT) : 0;
+}
+
+/* ---- mirrors that went ---- */
+
+static bool any_past(const struct table *t)
+{
+	for (unsigned i = 0; i < MIRROR_PASTS; i++)
+		if (t->pasts[i].control)
+			return true;
+	return false;
+}
+
+/* Finds what is still open in mirrors that went; uuid: of the root that there may be some of. */
+static enum refusal_code pasts_find(struct table *t, const uint8_t uuid[16], bool any, struct refusal *r)
+{
+	const char *name = t->instance->path;
+
+	mirror_pasts_clean(name, t->mirror);
+	if (memcmp(uuid, t->root->uuid, 16) != 0) {
+		(void)mirror_pasts_open(name, uuid, t->pasts); /* what hinders it, hinders the one below */
+		for (unsigned i = 0; i < MIRROR_PASTS; i++)
+			mirror_past_forget(name, t->pasts, i);
+	}
+	if (mirror_pasts_open(name, t->root->uuid, t->pasts) < 0 && (any || (errno != EACCES && errno != EPERM)))
+		return refuse(
+			r, R_BACKEND,
+			"packet programs have writes under way by a mirror that went, and berthd cannot see whether "
+			"they have ended: %s; start it as root, or with CAP_BPF as the owner of the pins past-* of "
+			"the instance in /sys/fs/bpf/berth",
+			strerror(errno));
+	for (unsigned i = 0; i < MIRROR_PASTS; i++)
+		if (t->pasts[i].control && !t->pasts[i].leases) {
+			lost(t->registry);
+			mirror_past_forget(name, t->pasts, i);
+		}
+	return R_DONE;
+}
+
+#define PASTS_MS 1000
+
+/* Lets those go in which nothing is open any more. */
+static void pasts_over(struct table *t)
+{
+	uint64_t now_ms = registry_now(t->registry);
+
+	if (now_ms < t->pasts_ms || !any_past(t))
+		return;
+	t->pasts_ms = now_ms + PASTS_MS;
+	for (unsigned i = 0; i < MIRROR_PASTS; i++)
+		if (t->pasts[i].control && packet_leases_over(t->registry, &t->pasts[i]))
+			mirror_past_forget(t->instance->path, t->pasts, i);
+	if (!t->mirror && !any_past(t)) {
+		unlinkat(t->instance->dir_fd, MIRROR_MARK, 0);
+		CRASH_POINT(mark_removed_with_past);
+	}
 }
 
 /* ---- a start ---- */
 
 void mirrored_open(struct table *t, bool wanted)
 {
-	const struct mirror_left farewell = {left, t->registry};
+	const struct mirror_left farewell = {left, t};
 
 	if (wanted)
-		t->mirror_found = mirror_open(t->instance->path, t->root->uuid, t->secret, &farewell, &t->mirror,
-					      t->mirror_off, sizeof t->mirror_off) == 1;
+		mirror_open(t->instance->path, t->root->uuid, t->secret, &farewell, &t->mirror, t->mirror_off,
+			    sizeof t->mirror_off);
 	else
 		snprintf(t->mirror_off, sizeof t->mirror_off, "not asked for (--bpf)");
 }
@@ -87,77 +168,42 @@ void mirrored_begin(struct table *t, struct generation *g)
 		off_for_good(t, "the mirror of the table cannot be made", strerror(errno));
 }
 
-#define MARK "mirrored"
-
-/* For whose root it is, in uuid: this one's or, when a new one was made since, the one's before. False: for none. */
-static bool marked(const struct table *t, uint8_t uuid[16])
+/* The mirror that programs may answer by, when it is not the one that this writer has. */
+static enum refusal_code find_stray(struct table *t, const struct mirror_mark *m, struct refusal *r)
 {
-	char text[2 * 33 + 1] = "";
-	uint8_t marks[16];
-	int fd = openat(t->instance->dir_fd, MARK, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-	ssize_t n;
-
-	memcpy(uuid, t->root->uuid, 16);
-	if (fd < 0) /* without a descriptor to spare, the name tells */
-		return faccessat(t->instance->dir_fd, MARK, F_OK, AT_SYMLINK_NOFOLLOW) == 0 || errno != ENOENT;
-	n = read(fd, text, sizeof text - 1);
-	close(fd);
-	if (n != (ssize_t)sizeof text - 1) /* whoever wrote it was killed, and had this root */
-		return true;
-	for (unsigned i = 0; i < 16; i++)
-		if (sscanf(text + 2 * i, "%2hhx", &marks[i]) != 1)
-			return true;
-	if (strncmp(text + 33, t->boot_id, 32) != 0) /* no mirror outlives a boot */
-		return false;
-	memcpy(uuid, marks, 16);
-	return true;
-}
-
-static int mark(const struct table *t)
-{
-	char text[2 * 33 + 1];
-	int n = snprintf(text, sizeof text, "%s %s\n", t->uuid, t->boot_id);
-	int fd = openat(t->instance->dir_fd, MARK, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0640);
-	bool written = fd >= 0 && write(fd, text, (size_t)n) == n;
-
-	return fd < 0 || close(fd) != 0 || !written ? -1 : 0;
-}
-
-/* The mirror of this root, when it is not where it was, or there is another one. */
-static enum refusal_code find_stray(struct table *t, const uint8_t uuid[16], struct refusal *r)
-{
-	bool found = t->mirror_found && (!t->mirror || memcmp(uuid, t->root->uuid, 16) == 0);
-	int rc = mirror_stray(t->mirror, uuid);
-
-	if (rc < 0 && !found)
-		return refuse(r, R_BACKEND,
-			      "packet programs may answer by a mirror of this table that is pinned no more, and berthd "
-			      "cannot look for it: %s; start it as root once, or unload them and remove %.256s/" MARK,
-			      strerror(errno), t->instance->path);
-	if (rc == 1 || !found)
-		lost(t->registry);
+	if (!m->there || m->id == MIRROR_SILENT || (t->mirror && m->id == mirror_id(t->mirror)))
+		return R_DONE;
+	if (mirror_stray(t->mirror, m->uuid) < 0)
+		return refuse(
+			r, R_BACKEND,
+			"packet programs may answer by a mirror of this table that is pinned no more, and berthd "
+			"cannot look for it: %s; start it as root once, or unload them and remove %.256s/" MIRROR_MARK,
+			strerror(errno), t->instance->path);
+	lost(t->registry);
+	(void)!mirror_mark_write(t, m->uuid, MIRROR_SILENT); /* else the next one looks again */
 	return R_DONE;
 }
 
 enum refusal_code mirrored_suspend(struct table *t, struct refusal *r)
 {
-	const struct mirror_left farewell = {left, t->registry};
-	uint8_t uuid[16];
-	bool any = marked(t, uuid);
+	const struct mirror_left farewell = {left, t};
+	struct mirror_mark m = mirror_mark_read(t);
 	char text[400];
 
 	if (!t->mirror) {
-		int rc = mirror_withdraw(t->instance->path, uuid, &farewell, text, sizeof text);
+		int rc = mirror_withdraw(t->instance->path, m.uuid, &farewell, text, sizeof text);
 
 		/* Where it may not look and none was ever let answer, there is none. */
-		if (rc < 0 && (any || (errno != EACCES && errno != EPERM)))
+		if (rc < 0 && (m.there || (errno != EACCES && errno != EPERM)))
 			return refuse(r, R_BACKEND, "%s", text);
-		t->mirror_found = rc == 1;
+		m = mirror_mark_read(t); /* silent by now, if that was its mirror */
 	}
-	if (any && find_stray(t, uuid, r) != R_DONE)
+	if (pasts_find(t, m.uuid, m.there, r) != R_DONE || find_stray(t, &m, r) != R_DONE)
 		return R_BACKEND;
 	if (!t->mirror) {
-		unlinkat(t->instance->dir_fd, MARK, 0);
+		if (!any_past(t))
+			unlinkat(t->instance->dir_fd, MIRROR_MARK, 0);
+		CRASH_POINT(mark_removed);
 		return R_DONE;
 	}
 	if (mirror_suspend(t->mirror) != 0)
@@ -175,7 +221,10 @@ enum refusal_code mirrored_suspend(struct table *t, struct refusal *r)
 
 void mirrored_start(struct table *t)
 {
-	if (t->now->mirror && (mark(t) != 0 || mirror_swap(t->mirror, t->now->mirror) != 0)) {
+	uint32_t id = t->now->mirror ? mirror_id(t->mirror) : 0;
+
+	if (t->now->mirror &&
+	    (!id || mirror_mark_write(t, t->root->uuid, id) != 0 || mirror_swap(t->mirror, t->now->mirror) != 0)) {
 		off_for_good(t, "packet programs cannot be given the mirror of the table", strerror(errno));
 		mirror_table_drop(&t->now->mirror);
 	}
@@ -258,6 +307,7 @@ void mirrored_give_up(struct table *t)
 
 void mirrored_age(struct table *t)
 {
+	pasts_over(t);
 	if (!t->now->mirror)
 		return;
 	t->now->programs_aged = mirror_aged(t->now->mirror);

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT
- * sd_notify: notify.h. Failures are not ours to handle: whoever supervises us sees that nothing came. */
+ * sd_notify: notify.h. Of failures, only that of `ready` is told: who waits for it would end us. */
 #include "notify.h"
 
 #include <systemd/sd-daemon.h>
 
-void notify_ready(const char *status)
+bool notify_ready(const char *status)
 {
-	sd_notifyf(0, "READY=1\nSTATUS=%s", status);
+	return sd_notifyf(0, "READY=1\nSTATUS=%s", status) >= 0;
 }
 
 void notify_stopping(void)

@@ -3,9 +3,11 @@
 #ifndef BERTH_WRITER_NOTIFY_H
 #define BERTH_WRITER_NOTIFY_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
-void notify_ready(const char *status);
+/* False: nothing went out, to be tried again. */
+bool notify_ready(const char *status);
 void notify_stopping(void);
 void notify_alive(void);
 /* How often notify_alive is expected, in ms; 0: never. */

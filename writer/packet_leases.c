@@ -27,15 +27,18 @@ static struct lease_array array_in(const struct mirror_control *control, const s
 				    .pid = PACKET_PROGRAM};
 }
 
-bool packet_leases(const struct mirror *m, struct lease_array *array)
+bool packet_leases(const struct mirror *m, const struct mirror_past pasts[MIRROR_PASTS], unsigned n,
+		   struct lease_array *array)
 {
-	if (!m)
+	if (n == 0 ? !m : !pasts[n - 1].control)
 		return false;
-	*array = array_in(mirror_control(m), mirror_leases(m));
+	*array = n == 0 ? array_in(mirror_control(m), mirror_leases(m))
+			: array_in(pasts[n - 1].control, pasts[n - 1].leases);
 	return true;
 }
 
-void packet_leases_left(struct registry *r, const struct mirror_control *control, const struct mirror_lease *leases)
+/* The latest end there, into the ledger; what is open counts as ending now. */
+static void note_ends(struct registry *r, const struct mirror_control *control, const struct mirror_lease *leases)
 {
 	const struct lease_array array = array_in(control, leases);
 	uint64_t now_ms = registry_now(r), latest_ms = 0, overflow_ms;
@@ -54,6 +57,24 @@ void packet_leases_left(struct registry *r, const struct mirror_control *control
 	latest_ms = overflow_ms > latest_ms ? overflow_ms : latest_ms;
 	if (latest_ms)
 		lease_book_overflow(registry_book(r), latest_ms, PACKET_PROGRAM);
+}
+
+void packet_leases_left(struct registry *r, const struct mirror_control *control, const struct mirror_lease *leases,
+			bool kept)
+{
+	if (!kept)
+		note_ends(r, control, leases);
 	if (atomic_load_explicit(shared(&control->gated), memory_order_acquire))
-		lease_book_unbracketed_left(registry_book(r), now_ms);
+		lease_book_unbracketed_left(registry_book(r), registry_now(r));
+}
+
+/* No program that looks things up by it is answered any more, so what is seen clear stays clear, but for begins that are
+ * taken back; and one that makes room in a slot raises overflow_ms first (G4 of bpf/lease.bpf.h), which comes after the
+ * slots here. */
+bool packet_leases_over(struct registry *r, const struct mirror_past *past)
+{
+	if (mirror_any_open(past->control, past->leases))
+		return false;
+	note_ends(r, past->control, past->leases);
+	return true;
 }

@@ -16,12 +16,16 @@
 struct lease_array;
 struct registry;
 
-/* The array as it is now. False when there is no mirror: m is NULL. */
-bool packet_leases(const struct mirror *m, struct lease_array *);
+#define PACKET_ARRAYS (1u + MIRROR_PASTS)
+/* The n-th array as it is now: 0 that of the mirror, behind it those of mirrors that went. False when there is none. */
+bool packet_leases(const struct mirror *m, const struct mirror_past pasts[MIRROR_PASTS], unsigned n, struct lease_array *);
 /* A mirror goes: it is withdrawn, or made anew. Its programs pass everything up by now (state 0, and a kernel grace period
- * since), but what they have under way goes on, and its ends will be seen by nobody: from now on the ledger says so, for
- * every partition; and that one of them may have written without leases until now. Before the pins go, so that a writer
- * that is killed in between finds them again, and says it again, with a later end. */
-void packet_leases_left(struct registry *, const struct mirror_control *, const struct mirror_lease *);
+ * since), but what they have under way goes on. kept: to be seen in a past one. Else its ends will be seen by nobody: from
+ * now on the ledger says so, for every partition. And that one of them may have written without leases until now. Before
+ * the pins go, so that a writer that is killed in between finds them again, and says it again, with a later end. */
+void packet_leases_left(struct registry *, const struct mirror_control *, const struct mirror_lease *, bool kept);
+/* Nothing is open in this past mirror any more: what ended unknown there is the ledger's from now on. Before its pins go,
+ * likewise. */
+bool packet_leases_over(struct registry *, const struct mirror_past *);
 
 #endif

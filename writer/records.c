@@ -5,6 +5,7 @@
  * jemalloc keeps its own data outside the area (metadata_use_hooks = false) and never touches what it hands out, so an
  * extent costs nothing until a record lies in it: the file is backed by memory (generation_allocate) just before use.
  * Extents are never given back or purged: the whole file goes with its generation. */
+#include "../shm/poison.h"
 #include "table_internal.h"
 
 #include <errno.h>
@@ -12,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#define HEADROOM_PAGES 16u
 #define ALLOCATE_STEP (256u << 10) /* the file grows in steps of this while it is being built */
 
 struct hooks { /* the first member is what jemalloc knows */
@@ -76,6 +78,15 @@ static void arena_control(unsigned arena, const char *what, const void *value, s
 		memcpy(&copy, value, size);
 	snprintf(name, sizeof name, "arena.%u.%s", arena, what);
 	mallctl(name, NULL, NULL, value ? &copy : NULL, value ? size : 0);
+}
+
+uint64_t records_headroom(void)
+{
+	size_t page = 0, size = sizeof page;
+
+	if (mallctl("arenas.page", &page, &size, NULL, 0) != 0)
+		page = 64u << 10; /* the largest that Debian builds it for */
+	return HEADROOM_PAGES * page;
 }
 
 int records_make(struct generation *g)
@@ -150,7 +161,10 @@ uint32_t records_alloc(struct generation *g, size_t size)
 void records_free(struct generation *g, uint32_t off)
 {
 	void *p = gen_record(g, off);
+	size_t size = sallocx(p, flags(&g->records)), backed = g->allocated - (size_t)((uint8_t *)p - g->base);
 
-	g->records.used -= sallocx(p, flags(&g->records));
+	(void)backed; /* jemalloc's size may reach beyond the file's memory, the record did not */
+	poison(p, size < backed ? size : backed);
+	g->records.used -= size;
 	dallocx(p, flags(&g->records));
 }

@@ -21,6 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../shm/crash_point.h"
 #include "registry_internal.h"
 #include "sigbus.h"
 
@@ -67,8 +68,11 @@ bool registration_dead(const struct registration *g)
 static void row_clear(struct shm_ledger_row *row)
 {
 	atomic_store_explicit(&row->attach, 0, memory_order_release); /* last what makes it a row: first gone */
+	CRASH_POINT(row_ended);
 	atomic_store_explicit(&row->pid, 0, memory_order_relaxed);
+	CRASH_POINT(row_pid_cleared);
 	atomic_store_explicit(&row->start, 0, memory_order_relaxed);
+	CRASH_POINT(row_start_cleared);
 }
 
 static void take_slot(struct registry *r, struct registration *g)
@@ -105,6 +109,7 @@ bool registration_bury(struct registry *r, struct registration *g)
 	registration_save_leases(r, g); /* L1 of registry_leases.c: before the file goes */
 	slot_name(g->slot, name);
 	unlinkat(r->instance->readers_fd, name, 0);
+	CRASH_POINT(registration_unlinked);
 	row_clear(row_of(r, g->slot));
 	registration_clear_rings(r, g);
 	release(r, g);
@@ -173,7 +178,7 @@ static enum refusal_code adopt(struct registry *r, uint32_t slot, struct refusal
 	char name[16];
 
 	if (!g)
-		return refuse(why, R_FULL, "no memory");
+		return refuse(why, R_FULL, "out of memory: give the daemon more");
 	slot_name(slot, name);
 	g->slot = slot;
 	g->pidfd = -1;
@@ -185,6 +190,12 @@ static enum refusal_code adopt(struct registry *r, uint32_t slot, struct refusal
 		return refuse(why, R_BACKEND, "cannot open %s/" SEG_READERS "/%s: %s%s", r->instance->path, name,
 			      strerror(errno), errno == EMFILE ? ": raise the limit of open files (LimitNOFILE)" : "");
 	usable = g->fd >= 0 && S_ISREG(st.st_mode);
+	/* A stranger may have the number here, and even have started in the same tick. A namespace's number is given out again
+	 * when it has died; then the start's equality is what remains (pidfd_of). */
+	if (r->strange_pids) {
+		atomic_store_explicit(&row->pid, 0, memory_order_relaxed);
+		atomic_store_explicit(&row->start, 0, memory_order_relaxed);
+	}
 	take_row(row, st.st_size, g);
 	if (usable)
 		registration_take_rings(r, g);
@@ -219,17 +230,20 @@ enum refusal_code registry_open(struct instance *in, const struct shm_root *root
 				struct refusal *why)
 {
 	struct registry *r = calloc(1, sizeof *r);
+	uint64_t theirs = atomic_load_explicit(&ledger->pid_namespace, memory_order_relaxed),
+		 ours = seg_pid_namespace();
 	enum refusal_code rc = R_DONE;
 	struct dirent *e;
 	DIR *d = NULL;
 	int fd;
 
 	if (!r)
-		return refuse(why, R_FULL, "no memory");
+		return refuse(why, R_FULL, "out of memory: give the daemon more");
 	r->instance = in;
 	r->root = root;
 	r->ledger = ledger;
 	r->membarrier = membarrier;
+	r->strange_pids = theirs && theirs != ours;
 	r->clock = clock;
 	r->clock_arg = clock_arg;
 	*out = r;
@@ -237,28 +251,35 @@ enum refusal_code registry_open(struct instance *in, const struct shm_root *root
 	r->size_blockers = 64;
 	r->blockers = calloc(r->size_blockers, sizeof *r->blockers);
 	if (!r->blockers || !r->book)
-		return refuse(why, R_FULL, "no memory");
+		return refuse(why, R_FULL, "out of memory: give the daemon more");
 	sigbus_install();
 	fd = openat(in->readers_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd >= 0 && !(d = fdopendir(fd)))
 		close(fd);
 	if (!d)
 		return refuse(why, R_BACKEND, "cannot list %s/" SEG_READERS ": %s", in->path, strerror(errno));
-	while (rc == R_DONE && (e = readdir(d)) != NULL) {
+	while (rc == R_DONE && (errno = 0, e = readdir(d)) != NULL) {
 		char *end;
 		unsigned long slot = strtoul(e->d_name, &end, 10);
 
 		if (e->d_name[0] == '.')
 			continue;
-		if (*end || slot >= SHM_LEDGER_ROWS)
+		if (*end || slot >= SHM_LEDGER_ROWS) {
 			unlinkat(in->readers_fd, e->d_name, 0);
-		else
+			CRASH_POINT(stranger_unlinked);
+		} else {
 			rc = adopt(r, (uint32_t)slot, why);
+		}
 	}
+	if (rc == R_DONE && errno) /* whose file was not listed may live: not lost */
+		rc = refuse(why, R_BACKEND, "cannot list %s/" SEG_READERS ": %s", in->path, strerror(errno));
 	closedir(d);
 	for (uint32_t i = 0; rc == R_DONE && i < SHM_LEDGER_ROWS; i++)
 		if (!r->slots[i] && atomic_load_explicit(&row_of(r, i)->attach, memory_order_relaxed))
 			lost(r, row_of(r, i));
+	if (rc == R_DONE) /* last: a writer killed before finds the others still to be forgotten */
+		atomic_store_explicit(&ledger->pid_namespace, ours, memory_order_relaxed);
+	CRASH_POINT(pid_namespace_stored);
 	return rc;
 }
 
@@ -313,8 +334,10 @@ static void row_fill(struct registry *r, const struct registration *g)
 	atomic_store_explicit(&row->writes, (uint16_t)g->writes, memory_order_relaxed);
 	atomic_store_explicit(&row->fences, g->fences, memory_order_relaxed);
 	memcpy(row->comm, g->comm, sizeof row->comm);
+	CRASH_POINT(row_filled);
 	atomic_store_explicit(&row->attach, g->attach,
 			      memory_order_release); /* last: pairs with who lists the ledger */
+	CRASH_POINT(row_stored);
 }
 
 static void header_fill(const struct registry *r, const struct registration *g, struct shm_registration *h)
@@ -345,25 +368,27 @@ static enum refusal_code make_file(struct registry *r, struct registration *g, i
 {
 	struct shm_registration *h;
 	char name[16];
-	int e;
 
 	slot_name(g->slot, name);
 	unlinkat(r->instance->readers_fd, name, 0);
+	CRASH_POINT(registration_cleared);
 	*fd = openat(r->instance->readers_fd, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (*fd < 0)
 		return refuse(why, R_BACKEND, "cannot make %s/" SEG_READERS "/%s: %s", r->instance->path, name,
 			      strerror(errno));
+	CRASH_POINT(registration_made);
 	g->fd = openat(r->instance->readers_fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 	g->size = registration_size(g->n_readers, g->n_leases, g->n_rings);
-	e = posix_fallocate(*fd, 0, (off_t)g->size);
-	if (e)
+	if (file_allocate(*fd, 0, g->size, false) != 0)
 		return refuse(why, R_FULL, "no room for a registration of %zu bytes in %s: %s", g->size,
-			      r->instance->path, strerror(e));
+			      r->instance->path, strerror(errno));
+	CRASH_POINT(registration_allocated);
 	h = mmap(NULL, g->size, PROT_READ | PROT_WRITE, MAP_SHARED, *fd, 0);
 	if (h == MAP_FAILED || g->fd < 0)
 		return refuse(why, R_BACKEND, "cannot map a registration in %s: %s", r->instance->path,
 			      strerror(errno));
 	header_fill(r, g, h);
+	CRASH_POINT(registration_filled);
 	munmap(h, g->size);
 	if (!map_registration(g))
 		return refuse(why, R_BACKEND, "cannot map a registration in %s: %s", r->instance->path,
@@ -423,7 +448,7 @@ enum refusal_code registry_attach(struct registry *r, const struct registry_peer
 		return refuse(why, R_LIMIT, "all %u registrations of this instance are taken", SHM_LEDGER_ROWS);
 	g = calloc(1, sizeof *g);
 	if (!g)
-		return refuse(why, R_FULL, "no memory");
+		return refuse(why, R_FULL, "out of memory: give the daemon more");
 	*g = (struct registration){
 		.slot = free_slot,
 		.n_readers = wish->n_readers,
@@ -437,6 +462,7 @@ enum refusal_code registry_attach(struct registry *r, const struct registry_peer
 		.writes = wish->writes,
 		.fences = wish->fences,
 		.connected = true};
+	CRASH_POINT(attach_counted);
 	*fd = -1;
 	take_slot(r, g);
 	read_comm(peer->pid, g->comm);
@@ -458,6 +484,17 @@ enum refusal_code registry_attach(struct registry *r, const struct registry_peer
 	return R_DONE;
 }
 
+/* A number that was given to another process since is told by that one's start; a start that cannot be read now (no
+ * descriptor) is no other one. One that cannot be seen from here has no number (0): its file alone says that it lives (R1),
+ * so it is never taken for one that can be seen. */
+static bool same_process(const struct shm_ledger_row *row, pid_t was, pid_t is)
+{
+	uint64_t start = atomic_load_explicit(&row->start, memory_order_relaxed),
+		 now = was == is && was > 0 && start ? seg_process_start(is) : 0;
+
+	return was == is && (!now || now == start);
+}
+
 enum refusal_code registry_reattach(struct registry *r, uint32_t slot, uint64_t attach,
 				    const struct registry_peer *peer, struct refusal *why)
 {
@@ -468,17 +505,18 @@ enum refusal_code registry_reattach(struct registry *r, uint32_t slot, uint64_t 
 				 "there is no registration %u with attach number %llu: attach "
 				 "anew",
 				 slot, (unsigned long long)attach);
-	/* A registration is one process's: another one of the same user, which would end in its place, gets none. */
-	if (g->pid > 0 && peer->pid != g->pid && !registration_dead(g))
-		return refuse_at(
-			why, R_INVALID, "$.attach",
-			"registration %u is process %ld's, which lives, and process %ld asks for it: attach anew", slot,
-			(long)g->pid, (long)peer->pid);
-	if (g->pid > 0 && peer->pid != g->pid) {
+	/* First: who died within the clock tick in which the one that asks has started, with its number, had the same start. */
+	if (registration_dead(g)) {
 		registration_bury(r, g);
 		return refuse_at(why, R_INVALID, "$.attach", "the process of registration %u is dead: attach anew",
 				 slot);
 	}
+	/* A registration is one process's: another one of the same user, which would end in its place, gets none. */
+	if (!same_process(row_of(r, slot), g->pid, peer->pid))
+		return refuse_at(
+			why, R_INVALID, "$.attach",
+			"registration %u is process %ld's, which lives, and process %ld asks for it: attach anew", slot,
+			(long)g->pid, (long)peer->pid);
 	if (g->pidfd >= 0)
 		close(g->pidfd);
 	g->pidfd = peer->pidfd;

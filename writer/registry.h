@@ -12,6 +12,7 @@
 #include "instance.h"
 
 struct mirror;
+struct mirror_past;
 struct registry;
 
 struct registry_peer {
@@ -86,7 +87,8 @@ struct registry_row {
 int registry_walk(struct registry *, int (*)(void *arg, const struct registry_row *), void *arg);
 /* What packet programs have under way, as a row whose other fields are empty; unbracketed: one of them admits writes
  * without leases. False when there is no mirror. What it points to is valid until the next row of anybody. */
-bool registry_packets(struct registry *, const struct mirror *, struct registry_row *);
+bool registry_packets(struct registry *, const struct mirror *, const struct mirror_past *pasts,
+		      struct registry_row *);
 uint32_t registry_count(const struct registry *);
 /* Is a process attached that may write without leases? The first of them. */
 bool registry_unbracketed(const struct registry *, uint32_t pids[], unsigned room, unsigned *n_pids);

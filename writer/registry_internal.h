@@ -37,6 +37,7 @@ struct registry {
 	const struct shm_root *root;
 	struct shm_ledger *ledger;
 	bool membarrier;
+	bool strange_pids; /* while it is opened: the rows' pids are of another namespace */
 	uint32_t n, end; /* registrations; above the highest slot that was ever in use */
 	struct registration *slots[SHM_LEDGER_ROWS];
 	struct blocker *blockers; /* lines that were in a section at the last look */

@@ -176,14 +176,19 @@ void registration_row_leases(struct registry *r, const struct registration *g, s
 	row_end(r, row);
 }
 
-bool registry_packets(struct registry *r, const struct mirror *m, struct registry_row *row)
+bool registry_packets(struct registry *r, const struct mirror *m, const struct mirror_past *pasts,
+		      struct registry_row *row)
 {
 	struct lease_array array;
 
 	*row = (struct registry_row){.max_leases = MIRROR_LEASES, .unbracketed = mirror_gated(m)};
-	if (!packet_leases(m, &array))
-		return false;
-	row_array(r, row, 0, &array);
+	bool any = false;
+
+	for (unsigned n = 0; n < PACKET_ARRAYS; n++)
+		if (packet_leases(m, pasts, n, &array)) {
+			row_array(r, row, 0, &array);
+			any = true;
+		}
 	row_end(r, row);
-	return true;
+	return any;
 }

@@ -13,6 +13,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "../shm/crash_point.h"
+
 #define ACKS_LINE 8u                        /* acks of one cache line */
 #define AGAIN_MS 1u                         /* until it is asked again whether rings are done */
 #define UNHELD_MS 20u                       /* the same while nobody works on rings */
@@ -77,6 +79,7 @@ enum refusal_code registration_make_rings(struct registry *r, struct registratio
 	g->first_ack = (i - need) * ACKS_LINE;
 	for (i = 0; i < g->n_rings; i++)
 		atomic_store_explicit(ledger_acks(r->ledger) + g->first_ack + i, 0, memory_order_relaxed);
+	CRASH_POINT(acks_cleared);
 	return R_DONE;
 }
 
@@ -88,13 +91,16 @@ void registration_put_rings(const struct registry *r, const struct registration 
 		return;
 	atomic_store_explicit(&record->first, g->first_ack, memory_order_relaxed);
 	atomic_store_explicit(&record->n, g->n_rings, memory_order_relaxed);
+	CRASH_POINT(ring_record_filled);
 	/* Last: a writer killed in between left no record. */
 	atomic_store_explicit(&record->attach, g->attach, memory_order_release);
+	CRASH_POINT(ring_record_stored);
 }
 
 void registration_clear_rings(const struct registry *r, const struct registration *g)
 {
 	atomic_store_explicit(&record_of(r, g->slot)->attach, 0, memory_order_release);
+	CRASH_POINT(ring_record_cleared);
 }
 
 bool registration_let_go(struct registry *r, struct registration *g)

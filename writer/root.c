@@ -13,6 +13,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../shm/crash_point.h"
+
 static void hex(const uint8_t id[16], char out[33])
 {
 	for (unsigned i = 0; i < 16; i++)
@@ -33,6 +35,7 @@ static void unlink_all(int dir, const char *prefix)
 	while ((e = readdir(d)) != NULL)
 		if (e->d_name[0] != '.' && strncmp(e->d_name, prefix, strlen(prefix)) == 0)
 			unlinkat(dir, e->d_name, 0);
+	CRASH_POINT(swept_files);
 	closedir(d);
 }
 
@@ -42,11 +45,16 @@ static void sweep(struct instance *in)
 	unlink_all(in->table_dir_fd, "table.");
 	unlink_all(in->table_dir_fd, "cursors.");
 	unlinkat(in->table_dir_fd, "building", 0);
+	CRASH_POINT(swept_building);
 	unlinkat(in->table_dir_fd, "reserve", 0);
+	CRASH_POINT(swept_reserve);
 	unlinkat(in->table_dir_fd, "reserve.new", 0);
+	CRASH_POINT(swept_reserve_new);
 	unlink_all(in->readers_fd, "");
 	unlinkat(in->dir_fd, "ledger", 0);
+	CRASH_POINT(swept_ledger);
 	unlinkat(in->dir_fd, "root", 0);
+	CRASH_POINT(swept_root);
 }
 
 static struct shm_root *map_file(int fd)
@@ -60,20 +68,23 @@ static enum refusal_code root_make(struct table *t, const uint8_t boot_id[16], s
 {
 	struct instance *in = t->instance;
 	struct shm_root *root = NULL;
-	int fd, e = 0;
+	int fd, e;
 
 	unlinkat(in->dir_fd, "root.new", 0);
+	CRASH_POINT(root_new_cleared);
 	fd = openat(in->dir_fd, "root.new", O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0640);
 	if (fd < 0)
 		return refuse(r, R_BACKEND, "cannot make %s/root: %s", in->path, strerror(errno));
+	CRASH_POINT(root_new_made);
 	if (fchown(fd, (uid_t)-1, in->group) != 0)
 		errno = 0;
+	CRASH_POINT(root_new_owned);
 	(void)!fchmod(fd, 0640);
-	e = posix_fallocate(fd, 0, SHM_PAGE);
-	if (e == 0) {
+	CRASH_POINT(root_new_modes_set);
+	if (file_allocate(fd, 0, SHM_PAGE, false) == 0)
 		root = map_file(fd);
-		e = root ? 0 : errno;
-	}
+	e = errno;
+	CRASH_POINT(root_new_allocated);
 	close(fd);
 	if (!root) {
 		unlinkat(in->dir_fd, "root.new", 0);
@@ -90,12 +101,15 @@ static enum refusal_code root_make(struct table *t, const uint8_t boot_id[16], s
 	}
 	root->created_ms = seg_clock_ms(CLOCK_REALTIME);
 	atomic_store_explicit(&root->grace, 1, memory_order_relaxed);
+	CRASH_POINT(root_filled);
 	/* Last: pairs with the acquire in seg_root_map. */
 	atomic_store_explicit(&root->magic, SHM_MAGIC_ROOT, memory_order_release);
+	CRASH_POINT(root_magic_stored);
 	if (renameat(in->dir_fd, "root.new", in->dir_fd, "root") != 0) {
 		munmap(root, SHM_PAGE);
 		return refuse(r, R_BACKEND, "cannot rename root.new in %s: %s", in->path, strerror(errno));
 	}
+	CRASH_POINT(root_named);
 	t->root = root;
 	return R_DONE;
 }
@@ -106,6 +120,12 @@ static bool same_uuid(const uint8_t uuid[16], const char *text)
 
 	hex(uuid, mine);
 	return strcmp(mine, text) == 0;
+}
+
+static enum refusal_code refuse_root(struct refusal *r, const struct instance *in, const char *call)
+{
+	return refuse(r, R_BACKEND, "%s/root: %s: %s: it stays as it is; free memory or descriptors, then start again",
+		      in->path, call, strerror(errno));
 }
 
 enum refusal_code root_open(struct table *t, const struct table_options *o, bool *fresh, bool *first, struct refusal *r)
@@ -121,8 +141,17 @@ enum refusal_code root_open(struct table *t, const struct table_options *o, bool
 	hex(boot_id, t->boot_id);
 	fd = openat(in->dir_fd, "root", O_RDWR | O_NOFOLLOW | O_CLOEXEC);
 	*first = fd < 0 && errno == ENOENT;
-	if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size >= (off_t)SHM_PAGE)
-		t->root = map_file(fd);
+	/* Only what is no root gives way to a new one: what cannot be looked at may be the one that readers use. */
+	if (fd < 0 && errno != ENOENT && errno != ELOOP && errno != EISDIR && errno != ENXIO)
+		return refuse_root(r, in, "open");
+	if (fd >= 0 && fstat(fd, &st) != 0) {
+		close(fd);
+		return refuse_root(r, in, "fstat");
+	}
+	if (fd >= 0 && S_ISREG(st.st_mode) && st.st_size >= (off_t)SHM_PAGE && !(t->root = map_file(fd))) {
+		close(fd);
+		return refuse_root(r, in, "mmap");
+	}
 	if (fd >= 0)
 		close(fd);
 	if (t->root &&
@@ -130,6 +159,7 @@ enum refusal_code root_open(struct table *t, const struct table_options *o, bool
 	     t->root->fingerprint != SHM_FINGERPRINT || memcmp(t->root->boot_id, boot_id, 16) != 0)) {
 		/* Readers of that layout stop admitting writes, and attach again. */
 		atomic_store_explicit(&t->root->superseded, 1, memory_order_release);
+		CRASH_POINT(superseded_stored);
 		root_close(t);
 	}
 	if (o->uuid && *o->uuid && !o->new_directory && o->boot_id && strcmp(o->boot_id, t->boot_id) == 0 &&

@@ -39,7 +39,9 @@ enum method_socket {
 	  MUST("version", INTEGER) MUST("pid", INTEGER) MUST("readers", INTEGER) MUST("writes", STRING) \
 		  MUST("fences", BOOLEAN) MUST("monotonic_ns", INTEGER) MUST("boottime_ns", INTEGER) \
 			  MAY("leases", INTEGER) MAY("cursors", BOOLEAN)) \
-	X("reattach", reattach, ON_LOOK, MUST("slot", INTEGER) MUST("attach", INTEGER) MUST("pid", INTEGER)) \
+	X("reattach", reattach, ON_LOOK, \
+	  MUST("slot", INTEGER) MUST("attach", INTEGER) MUST("pid", INTEGER) \
+		  MAY("monotonic_ns", INTEGER) MAY("boottime_ns", INTEGER)) \
 	X("cluster.set", cluster_set, ON_ADMIN_PARKED, MUST("id", STRING) MAY("endpoint", STRING)) \
 	X("cluster.remove", cluster_remove, ON_ADMIN_PARKED, MUST("id", STRING)) \
 	X("set", set, ON_ADMIN_PARKED, \

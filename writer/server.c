@@ -10,8 +10,6 @@
 
 void server_ready(struct server *s)
 {
-	char text[320];
-
 	if (s->ready)
 		return;
 	s->ready = true;
@@ -20,8 +18,17 @@ void server_ready(struct server *s)
 		  LOG_N("term", table_term(core_table(s->core))), LOG_N("epoch", table_epoch(core_table(s->core))),
 		  LOG_N("barrier_ms", core_barrier_ms(s->core)),
 		  LOG_N("took_ms", uv_hrtime() / 1000000 - s->started_ms));
+	server_tell_ready(s);
+}
+
+void server_tell_ready(struct server *s)
+{
+	char text[320];
+
+	if (!s->ready || s->told_ready)
+		return;
 	snprintf(text, sizeof(text), "serving instance %s", s->options->name);
-	notify_ready(text);
+	s->told_ready = notify_ready(text);
 }
 
 void server_stop(struct server *s)

@@ -46,7 +46,7 @@ struct server {
 	uint64_t pinning_again_ms; /* CLOCK_MONOTONIC: when that is tried again; 0: it has not failed */
 	const struct shm_root *root; /* read-only view */
 	uint64_t started_ms;         /* CLOCK_MONOTONIC */
-	bool ready, stopping;
+	bool ready, told_ready, stopping;
 
 	/* control.c, conn.c */
 	struct listener listeners[2];
@@ -108,5 +108,6 @@ void mirror_tell(struct server *);
 void server_stop(struct server *);
 /* main.c: everything that was to come before it is done; tell systemd. Once. */
 void server_ready(struct server *);
+void server_tell_ready(struct server *); /* systemd, if that has failed until now */
 
 #endif

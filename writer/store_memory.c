@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../shm/crash_point.h"
+
 #define HISTORY_MAX 1000u
 
 struct event { /* one allocation: the strings follow */
@@ -185,6 +187,7 @@ static enum store_result memory_commit(struct store *s, struct refusal *r)
 	}
 	new->n = 0;
 	s->committed = true;
+	CRASH_POINT(memory_committed);
 	return STORE_OK;
 }
 

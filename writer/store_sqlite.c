@@ -13,6 +13,7 @@
  * so that what the lost transaction left behind in the log can never be read again.
  *
  * History: the newest HISTORY_KEEP events; older ones go a slice at a time when the writer is idle. */
+#include "../shm/crash_point.h"
 #include "store.h"
 #include "store_sqlite_file.h"
 #include "store_sqlite_rows.h"
@@ -194,6 +195,7 @@ static void checkpoint(struct store *s)
 	/* A failure costs space alone: the log stays, and the next checkpoint copies from its start. */
 	if (!sqlite3_wal_checkpoint_v2(s->db, NULL, mode, NULL, NULL))
 		s->log_pages = 0;
+	CRASH_POINT(log_written_back);
 }
 
 static enum store_result sqlite_begin(struct store *s, struct refusal *r)
@@ -278,8 +280,10 @@ static enum store_result sqlite_commit(struct store *s, struct refusal *r)
 		 (unsigned long long)++s->n_commits);
 	if (sqlite_put_meta(s, SQROWS_COMMIT, s->name, r))
 		goto failed;
+	CRASH_POINT(transaction_written);
 	rc = sqrows_run(&s->rows, ST_COMMIT);
 	if (!rc) {
+		CRASH_POINT(transaction_committed);
 		s->phase = IDLE;
 		s->committed = true;
 		return STORE_OK;
@@ -340,6 +344,7 @@ static void sqlite_idle(struct store *s)
 	if (s->phase != IDLE || !s->db || s->suspect)
 		return;
 	rc = sqrows_trim(&s->rows, HISTORY_KEEP, HISTORY_SLICE); /* commits by itself; nobody asks whether it is in */
+	CRASH_POINT(history_trimmed);
 	if (rc && !surely_out(rc)) {
 		s->suspect = true;
 		return;

@@ -19,6 +19,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../shm/crash_point.h"
+
 #define APPLICATION_ID 0x62727468 /* "brth" */
 #define SCHEMA_VERSION 1
 #define WAIT_MS 1000
@@ -172,6 +174,7 @@ enum refusal_code sqfile_claim(const char *path, struct sqfile *f, struct refusa
 	f->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOCTTY, 0600);
 	if (f->fd < 0)
 		return refuse_open(f, errno, r);
+	CRASH_POINT(store_made);
 	code = check_inode(f, r);
 	if (code)
 		goto out;
@@ -235,6 +238,7 @@ static int rewrite(int fd, char *buffer, size_t size)
 			if (w < 0 && errno != EINTR)
 				return errno;
 			done += w > 0 ? w : 0;
+			CRASH_POINT(log_rewritten);
 		}
 		at += n;
 	}
@@ -343,8 +347,10 @@ enum refusal_code sqfile_connect(const struct sqfile *f, sqlite3 **out, struct r
 	rc = inspect(f, db, &fresh, &code, r);
 	if (!rc && !code)
 		rc = use_log(db);
+	CRASH_POINT(log_in_use);
 	if (!rc && !code && fresh)
 		rc = sqlite3_exec(db, schema, NULL, NULL, NULL);
+	CRASH_POINT(schema_made);
 	if (!rc && !code) {
 		*out = db;
 		return R_DONE;

@@ -106,12 +106,23 @@ int sqrows_trim(struct sqrows *rows, int64_t keep, int64_t slice)
 
 /* ---- out of rows ------------------------------------------------------------------------------------------- */
 
-static const char *text(sqlite3_stmt *st, int column, bool *nomem)
+/* NULL stays NULL. *bad: an error of sqlite, when it has no memory for it. */
+static const char *text(sqlite3_stmt *st, int column, int *bad)
 {
 	const char *t = (const char *)sqlite3_column_text(st, column);
 
 	if (!t && sqlite3_column_type(st, column) != SQLITE_NULL)
-		*nomem = true;
+		*bad = SQLITE_NOMEM;
+	return t;
+}
+
+/* Of a column that the schema keeps from being NULL, which holds for a file that we have made: who opens one is told. */
+static const char *given(sqlite3_stmt *st, int column, int *bad)
+{
+	const char *t = text(st, column, bad);
+
+	if (!t && !*bad)
+		*bad = SQLITE_CORRUPT;
 	return t;
 }
 
@@ -129,76 +140,75 @@ int sqrows_last_is(struct sqrows *rows, const char *name, bool *is)
 {
 	sqlite3_stmt *st = rows->st[ST_LAST];
 	int rc = sqlite3_step(st);
-	bool nomem = false;
-	const char *last = rc == SQLITE_ROW ? text(st, 0, &nomem) : NULL;
+	int bad = SQLITE_OK;
+	const char *last = rc == SQLITE_ROW ? text(st, 0, &bad) : NULL;
 
 	*is = last && !strcmp(last, name);
 	sqlite3_reset(st);
-	return nomem ? SQLITE_NOMEM : rc == SQLITE_ROW || rc == SQLITE_DONE ? SQLITE_OK : rc;
+	return bad ? bad : rc == SQLITE_ROW || rc == SQLITE_DONE ? SQLITE_OK : rc;
 }
 
-/* One row: what the callback returned; *nomem: there was no memory to read it, and no callback. */
-typedef int see_fn(sqlite3_stmt *, const struct store_visitor *, bool *nomem);
+/* One row: what the callback returned; *bad: it cannot be read, and no callback. */
+typedef int see_fn(sqlite3_stmt *, const struct store_visitor *, int *bad);
 
-static int see_meta(sqlite3_stmt *st, const struct store_visitor *v, bool *nomem)
+static int see_meta(sqlite3_stmt *st, const struct store_visitor *v, int *bad)
 {
-	const char *name = text(st, 0, nomem), *value = text(st, 1, nomem);
+	const char *name = given(st, 0, bad), *value = given(st, 1, bad);
 
-	return *nomem ? 0 : v->meta(v->arg, name, value);
+	return *bad ? 0 : v->meta(v->arg, name, value);
 }
 
-static int see_cluster(sqlite3_stmt *st, const struct store_visitor *v, bool *nomem)
+static int see_cluster(sqlite3_stmt *st, const struct store_visitor *v, int *bad)
 {
 	struct store_cluster c = {
 		.number = (unsigned)sqlite3_column_int64(st, 0),
-		.id = text(st, 1, nomem),
-		.endpoint = text(st, 2, nomem),
+		.id = text(st, 1, bad),
+		.endpoint = given(st, 2, bad),
 	};
 
-	return *nomem ? 0 : v->cluster(v->arg, &c);
+	return *bad ? 0 : v->cluster(v->arg, &c);
 }
 
-static int see_partition(sqlite3_stmt *st, const struct store_visitor *v, bool *nomem)
+static int see_partition(sqlite3_stmt *st, const struct store_visitor *v, int *bad)
 {
 	struct store_partition p = {
-		.key = text(st, 0, nomem),
+		.key = given(st, 0, bad),
 		.key_len = (size_t)sqlite3_column_bytes(st, 0),
 		.epoch = (uint64_t)sqlite3_column_int64(st, 1),
-		.state = text(st, 2, nomem),
+		.state = text(st, 2, bad),
 		.document = (uint64_t)sqlite3_column_int64(st, 3),
 	};
 
-	return *nomem ? 0 : v->partition(v->arg, &p);
+	return *bad ? 0 : v->partition(v->arg, &p);
 }
 
-static int see_event(sqlite3_stmt *st, const struct store_visitor *v, bool *nomem)
+static int see_event(sqlite3_stmt *st, const struct store_visitor *v, int *bad)
 {
 	struct store_event e = {
 		.at_ms = sqlite3_column_int64(st, 0),
 		.epoch = (uint64_t)sqlite3_column_int64(st, 1),
-		.who = text(st, 2, nomem),
-		.what = text(st, 3, nomem),
-		.key = text(st, 4, nomem),
+		.who = given(st, 2, bad),
+		.what = given(st, 3, bad),
+		.key = given(st, 4, bad),
 		.key_len = (size_t)sqlite3_column_bytes(st, 4),
-		.detail = text(st, 5, nomem),
+		.detail = text(st, 5, bad),
 		.forced = sqlite3_column_int(st, 6) != 0,
 	};
 
 	if (!e.key_len)
 		e.key = NULL;
-	return *nomem ? 0 : v->event(v->arg, &e);
+	return *bad ? 0 : v->event(v->arg, &e);
 }
 
 static int see_all(sqlite3_stmt *st, see_fn *see, const struct store_visitor *v, int *stop)
 {
-	bool nomem = false;
-	int rc = SQLITE_ROW;
+	int rc = SQLITE_ROW, bad = SQLITE_OK;
 
 	*stop = 0;
-	while (!*stop && !nomem && (rc = sqlite3_step(st)) == SQLITE_ROW)
-		*stop = see(st, v, &nomem);
+	while (!*stop && !bad && (rc = sqlite3_step(st)) == SQLITE_ROW)
+		*stop = see(st, v, &bad);
 	sqlite3_reset(st);
-	return nomem ? SQLITE_NOMEM : *stop || rc == SQLITE_DONE ? SQLITE_OK : rc;
+	return bad ? bad : *stop || rc == SQLITE_DONE ? SQLITE_OK : rc;
 }
 
 int sqrows_see_metas(struct sqrows *rows, const struct store_visitor *v, int *stop)

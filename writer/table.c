@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../shm/crash_point.h"
 #include "../shm/lease.h"
 #include "root.h"
 
@@ -27,12 +28,17 @@ static uint64_t held_by(void *arg, uint64_t line)
 	return bytes;
 }
 
-static void map_previous(struct table *t)
+/* What is damaged or gone is done without, if it can be; what only cannot be mapped now is waited for. */
+static enum refusal_code map_previous(struct table *t, struct refusal *r)
 {
 	uint64_t termgen = atomic_load_explicit(&t->root->termgen, memory_order_acquire);
 
-	if (termgen)
-		(void)seg_table_map(t->instance->table_dir_fd, t->root, termgen, NULL, false, &t->previous);
+	if (termgen && seg_table_map(t->instance->table_dir_fd, t->root, termgen, NULL, false, &t->previous) ==
+			       BERTH_E_SYSTEM)
+		return refuse(r, R_BACKEND,
+			      "table.%u in %s cannot be mapped: %s: free memory or descriptors, then start again",
+			      SHM_GENERATION(termgen), t->instance->path, strerror(errno));
+	return R_DONE;
 }
 
 static uint64_t table_now(const struct table_options *o)
@@ -47,13 +53,13 @@ enum refusal_code table_open(struct instance *in, const struct table_options *o,
 	bool fresh, first, knew = o->uuid && *o->uuid;
 
 	if (!t)
-		return refuse(r, R_FULL, "no memory");
+		return refuse(r, R_FULL, "out of memory: give the daemon more");
 	t->instance = in;
 	t->reserving_fd = -1;
 	t->uses = calloc(SHM_CLUSTERS_MAX + 1, sizeof *t->uses);
 	t->cluster_numbers = json_object();
 	if (!t->uses || !t->cluster_numbers) {
-		rc = refuse(r, R_FULL, "no memory");
+		rc = refuse(r, R_FULL, "out of memory: give the daemon more");
 		goto fail;
 	}
 	rc = root_open(t, o, &fresh, &first, r);
@@ -69,12 +75,16 @@ enum refusal_code table_open(struct instance *in, const struct table_options *o,
 		goto fail;
 	registry_set_held(t->registry, held_by, t);
 	mirrored_open(t, o->bpf);
-	map_previous(t);
+	rc = map_previous(t, r);
+	if (rc != R_DONE)
+		goto fail;
 	old_files_find(t);
 	reserve_reclaim(t);
 	/* The old one first: a writer that is killed in between leaves both to the next. */
 	atomic_store_explicit(&t->root->old_barrier_ms, o->old_barrier_ms, memory_order_release);
+	CRASH_POINT(old_barrier_stored);
 	atomic_store_explicit(&t->root->barrier_ms, o->barrier_ms, memory_order_release);
+	CRASH_POINT(barrier_stored);
 	*out = t;
 	return R_DONE;
 fail:
@@ -99,6 +109,8 @@ void table_close(struct table **tp)
 	old_files_close(t);
 	registry_close(&t->registry);
 	mirror_close(&t->mirror);
+	for (unsigned i = 0; i < MIRROR_PASTS; i++)
+		mirror_past_close(&t->pasts[i]);
 	seg_table_unmap(&t->previous);
 	ledger_close(t);
 	root_close(t);
@@ -179,6 +191,7 @@ void table_load_counters(struct table *t, uint64_t epoch, uint64_t next_cluster,
 	atomic_store_explicit(&h->next_cluster, next_cluster ? next_cluster : 1, memory_order_relaxed);
 	atomic_store_explicit(&h->document_version, document_version, memory_order_relaxed);
 	atomic_store_explicit(&h->default_document, default_document, memory_order_relaxed);
+	CRASH_POINT(counters_loaded);
 }
 
 /* Clusters come first, so a table with more room for them is made before anything else is in it. */
@@ -234,6 +247,7 @@ enum refusal_code table_load_cluster(struct table *t, unsigned number, const cha
 	if (!off)
 		return refuse(r, R_FULL, "no room for cluster %s in %s", id, t->instance->path);
 	atomic_store_explicit(gen_cluster(t->next, number), off, memory_order_relaxed);
+	CRASH_POINT(cluster_loaded);
 	if (number >= table_next_cluster(t))
 		atomic_store_explicit(&gen_header(t->next)->next_cluster, number + 1, memory_order_relaxed);
 	json_object_set_new(t->cluster_numbers, id, json_integer((json_int_t)number));
@@ -273,8 +287,11 @@ enum refusal_code table_flip(struct table *t, struct refusal *r)
 	atomic_store_explicit(&t->root->membarrier_mode,
 			      t->membarrier ? SHM_MEMBARRIER_GLOBAL_EXPEDITED : SHM_MEMBARRIER_NONE,
 			      memory_order_relaxed);
+	CRASH_POINT(membarrier_mode_stored);
 	atomic_store_explicit(&t->root->writer_pid, (uint64_t)getpid(), memory_order_relaxed);
+	CRASH_POINT(writer_pid_stored);
 	atomic_store_explicit(&t->root->writer_start, seg_process_start(getpid()), memory_order_relaxed);
+	CRASH_POINT(writer_start_stored);
 	table_heartbeat(t);
 	rc = mirrored_suspend(t, r);
 	if (rc == R_DONE)
@@ -448,14 +465,17 @@ uint64_t table_take_epoch(struct table *t)
 		return 0;
 	/* Release: the counter is there before any word that carries the epoch (P2 of change.c). */
 	atomic_store_explicit(&gen_header(t->now)->epoch, epoch, memory_order_release);
+	CRASH_POINT(epoch_taken);
 	if (t->next)
 		atomic_store_explicit(&gen_header(t->next)->epoch, epoch, memory_order_release);
+	CRASH_POINT(epoch_taken_beside);
 	return epoch;
 }
 
 void table_set_document_version(struct table *t, uint64_t version)
 {
 	atomic_store_explicit(&gen_header(t->now)->document_version, version, memory_order_relaxed);
+	CRASH_POINT(document_version_stored);
 	if (t->next)
 		atomic_store_explicit(&gen_header(t->next)->document_version, version, memory_order_relaxed);
 }
@@ -463,7 +483,9 @@ void table_set_document_version(struct table *t, uint64_t version)
 void table_set_barrier(struct table *t, uint64_t barrier_ms)
 {
 	atomic_store_explicit(&t->root->barrier_ms, barrier_ms, memory_order_release);
+	CRASH_POINT(new_barrier_stored);
 	atomic_store_explicit(&t->root->old_barrier_ms, 0, memory_order_release);
+	CRASH_POINT(old_barrier_cleared);
 }
 
 int table_barrier(struct table *t)
@@ -475,4 +497,5 @@ int table_barrier(struct table *t)
 void table_heartbeat(struct table *t)
 {
 	atomic_store_explicit(&t->root->heartbeat_ms, seg_clock_ms(CLOCK_BOOTTIME), memory_order_relaxed);
+	CRASH_POINT(heartbeat_stored);
 }

@@ -51,6 +51,8 @@ const struct seg_map *table_previous(const struct table *);
 /* ---- the mirror for packet programs (mirror_follow.c) ---- */
 /* NULL: none. One that was switched off is still given: programs may have leases open in it. */
 struct mirror *table_mirror(const struct table *);
+/* MIRROR_PASTS of them: those that went while programs had leases open in them. */
+const struct mirror_past *table_mirror_pasts(const struct table *);
 /* Why packet programs have no answers; NULL: they have. Lives until the next call that changes the table. */
 const char *table_mirror_off(const struct table *);
 uint64_t table_mirror_bytes(const struct table *);

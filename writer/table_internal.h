@@ -45,6 +45,9 @@ struct records {
 
 int records_make(struct generation *);
 void records_destroy(struct generation *);
+/* Bytes in which records of some more sizes find room: each size takes whole pages of jemalloc's, 4 KiB each on x86-64, and
+ * 64 KiB where the kernel's pages may be of that size (aarch64). */
+uint64_t records_headroom(void);
 /* Offset / SHM_RECORD_ALIGN of size fresh bytes, allocated in the file; 0: no room. */
 uint32_t records_alloc(struct generation *, size_t size);
 void records_free(struct generation *, uint32_t off);
@@ -122,8 +125,9 @@ struct table {
 	uint64_t expire_ms; /* when to look again whether records of leases are old */
 	/* mirror_follow.c */
 	struct mirror *mirror; /* NULL: none */
+	struct mirror_past pasts[MIRROR_PASTS];
+	uint64_t pasts_ms; /* when to look again whether they are over */
 	char mirror_off[400];  /* why it does not answer; "": it does */
-	bool mirror_found;     /* it is, or replaces, the one that an earlier writer left */
 	bool mirror_asked;     /* for this growth */
 	bool mirror_making;    /* of next: the mirror's thread is at it */
 	struct {

@@ -133,16 +133,24 @@ static void on_second(uv_timer_t *timer)
 	struct server *s = timer->data;
 
 	table_heartbeat(core_table(s->core));
+	server_tell_ready(s);
 	control_sweep(s);
 	pinning_again(s);
 	http_publish(s);
 	upkeep_soon(s, 0);
 }
 
+/* A sign of life is one of both threads: it comes from this one's loop, and not while the other hangs. */
 static void on_watchdog(uv_timer_t *timer)
 {
-	(void)timer;
-	notify_alive();
+	struct server *s = timer->data;
+
+	if (!s->cursors || cursors_alive(s->cursors))
+		notify_alive();
+	else
+		log_event(
+			LEVEL_ERROR, "cursors-hang", LOG_N("for_ms", uv_timer_get_repeat(timer)),
+			LOG_S("message", "the thread that takes pins does nothing: systemd is to restart the daemon"));
 }
 
 static void on_signal(uv_signal_t *handle, int number)
@@ -182,7 +190,7 @@ int upkeep_open(struct server *s)
 	if (rc == 0)
 		rc = uv_timer_start(&s->second, on_second, 1000, 1000);
 	if (rc == 0 && interval_ms > 0)
-		rc = uv_timer_start(&s->watchdog, on_watchdog, 0, interval_ms);
+		rc = uv_timer_start(&s->watchdog, on_watchdog, interval_ms, interval_ms);
 	upkeep_soon(s, 0);
 	return rc;
 }
