@@ -61,11 +61,25 @@ def changing: figures("processes"; "ns") | map(select(.parameters.rate != null))
 def changes: figures("batch"; "/s")
   | map({at, style: 0, series: (.name | sub("^changes, "; "")), x: partitions, y: .median, from: .}) | last_only | as_given;
 
+# Each quantity against its own median in the second quarter, the medians of fortieths of the run.
+def middle: sort | .[length / 2 | floor];
+def soak: map(select(.workload == "soak")) | (map(select(.seconds)) | last) as $about
+  | map(select(.t)) as $samples
+  | ["daemon_private_kb", "berthd, private memory", 31], ["daemon_shared_kb", "berthd, shared memory", 32],
+    ["daemon_descriptors", "berthd, descriptors", 33], ["reader_private_kb", "a process, private memory", 34],
+    ["reader_descriptors", "a process, descriptors", 35], ["instance_kb", "files of the instance", 36],
+    ["registrations", "registrations", 37], ["pins", "pins", 38]
+  | . as [$name, $text, $style]
+  | ([$samples[] | select(.t >= $about.seconds / 4 and .t < $about.seconds / 2) | .[$name]] | middle) as $usual
+  | ($samples | group_by(.t * 40 / $about.seconds | floor)[])
+  | {at: 0, style: $style, x: (.[0].t / 60), y: ((map(.[$name]) | middle) / ([$usual, 1] | max)), from: $about,
+     series: "\($text) (\(if $name | test("_kb") then "\($usual / 1024 * 10 | round / 10) MB" else $usual end))"};
+
 [to_entries[] | .value + {at: .key}]
 | if $plot == "peers" then peers elif $plot == "calls" then calls elif $plot == "tail" then tail
   elif $plot == "blackout" then ([blackout] | add // [] | last_only | highest_first)
   elif $plot == "processes" then processes elif $plot == "changing" then changing
-  elif $plot == "changes" then changes else error("no plot \($plot)") end
+  elif $plot == "changes" then changes elif $plot == "soak" then [soak] else error("no plot \($plot)") end
 | . // []
 | (.[] | [.style, .series, .x, .y] | @tsv),
   (if length > 0 then max_by(.at).from | ["about", "\(.machine); \(.kernel); commit \(.commit)"] | @tsv else empty end)
