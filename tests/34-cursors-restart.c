@@ -349,6 +349,11 @@ static void no_buckets(struct shm_cursors *h)
 {
 	h->n_buckets = 0;
 }
+static void slots_among_the_buckets(struct shm_cursors *h) /* a chain mended would be a pin overwritten */
+{
+	h->slots_off = h->buckets_off;
+	h->check = cursor_header_check(h);
+}
 static void endless_changes(struct shm_cursors *h)
 {
 	atomic_store(&h->changes, UINT64_MAX);
@@ -361,8 +366,9 @@ static void file_is_gone(struct shm_cursors *h)
 
 static void a_damaged_header_gives_way_to_an_empty_table(void **state)
 {
-	void (*const spoil[])(struct shm_cursors *) = {no_magic,   other_uuid,      other_generation, too_many_slots,
-						       no_buckets, endless_changes, file_is_gone};
+	void (*const spoil[])(struct shm_cursors *) = {no_magic,        other_uuid,  other_generation,
+						       too_many_slots,  no_buckets,  slots_among_the_buckets,
+						       endless_changes, file_is_gone};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof spoil / sizeof *spoil; i++)

@@ -7,10 +7,13 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "child.h"
 
 /* ---- attaching ----------------------------------------------------------------------------------------------- */
 
@@ -231,6 +234,8 @@ static void forked_child_is_refused_and_touches_nothing(void **state)
 	int status;
 	pid_t pid;
 
+	if (!fork_wipes())
+		skip();
 	place_set(p, "acme", 1, "a");
 	berth_read_begin(r);
 	pid = fork();
@@ -245,6 +250,50 @@ static void forked_child_is_refused_and_touches_nothing(void **state)
 	berth_read_end(r);
 	berth_reader_close(&other);
 	close_all(b, r);
+}
+
+/* What ended children of this process have cost. The one that an attach sends to the processors (shm/grace.c) is no other
+ * child of ours, so it counts here alone. */
+static long faults_of_children(void)
+{
+	struct rusage u;
+
+	return getrusage(RUSAGE_CHILDREN, &u) == 0 ? u.ru_minflt : -1;
+}
+
+static int attach_twice(const char *dir)
+{
+	struct berth *first = NULL, *second = NULL;
+	long before = faults_of_children(), between, after;
+
+	if (berth_attach(dir, NULL, &first) != BERTH_OK)
+		return 1;
+	between = faults_of_children();
+	if (berth_attach(dir, NULL, &second) != BERTH_OK)
+		return 2;
+	after = faults_of_children();
+	berth_detach(&first);
+	berth_detach(&second);
+	return between == before ? 3 : after != between ? 4 : 0;
+}
+
+/* A visit waits for its turn on every processor: milliseconds, where they are busy. */
+static void a_process_visits_the_processors_at_its_first_attach_alone(void **state)
+{
+	struct reader_place *p = *state;
+	int status;
+	pid_t pid;
+
+	if (grace_register() != 0 || grace_barrier() != 0) {
+		printf("SKIP: membarrier is refused to this process\n");
+		skip();
+	}
+	pid = fork(); /* an address space that nobody has registered yet */
+	if (pid == 0)
+		_exit(attach_twice(p->dir));
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
 }
 
 struct looker {
@@ -404,6 +453,7 @@ int main(void)
 		IN_PLACE(registration_that_the_writer_forgot_is_replaced),
 		IN_PLACE(reader_follows_to_the_instance_that_replaced_its_own),
 		IN_PLACE(forked_child_is_refused_and_touches_nothing),
+		IN_PLACE(a_process_visits_the_processors_at_its_first_attach_alone),
 		IN_PLACE(threads_see_old_or_new_never_a_mix_over_changes_and_restarts),
 		IN_PLACE(copies_are_whole_though_memory_is_reused_under_them),
 		cmocka_unit_test(every_code_has_a_text),

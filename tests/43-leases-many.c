@@ -9,6 +9,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "child.h"
+
 /* ---- many at once -------------------------------------------------------------------------------------------- */
 
 static void bulk_begin_shares_and_says_each(void **state)
@@ -215,6 +217,8 @@ static void forked_child_begins_and_ends_nothing(void **state)
 	int status;
 	pid_t pid;
 
+	if (!fork_wipes())
+		skip();
 	place_set(p, "acme", 1, "a");
 	must_begin(r, "acme", &w);
 	pid = fork();

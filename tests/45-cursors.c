@@ -486,6 +486,8 @@ static void a_forked_child_is_told_so(void **state)
 	pid_t child;
 	int status;
 
+	if (!fork_wipes())
+		skip();
 	assert_int_equal(pin("s1", p->c1, "acme", 0), BERTH_OK);
 	child = fork();
 	assert_true(child >= 0);

@@ -26,7 +26,7 @@
 #endif
 
 struct scene {
-	struct steer_place place;
+	struct steer_place place; /* first: steer_place_open */
 	struct steer gated;
 	int home; /* the namespace that the test came from */
 	int sends, receives;
@@ -60,11 +60,10 @@ static int packet_socket(const char *device, unsigned protocol)
 
 static int setup(void **state)
 {
-	struct scene *c = *state = &scene;
+	struct scene *c = &scene;
 
 	c->home = c->sends = c->receives = -1;
-	steer_place_open(&c->place);
-	if (!c->place.bpf.able)
+	if (!steer_place_open(&c->place, state))
 		return 0;
 	steer_put(&c->place, "acme", "c2", PHASE_SETTLED);
 	steer_put(&c->place, "cuts", "c3", PHASE_CUTOVER);
@@ -84,10 +83,8 @@ static int teardown(void **state)
 	if (c->home >= 0) { /* the other one goes, with its devices, when nobody is in it */
 		assert_int_equal(setns(c->home, CLONE_NEWNET), 0);
 		close(c->home);
-		steer_close(&c->gated);
 	}
-	steer_place_close(&c->place);
-	return 0;
+	return steer_place_close(state);
 }
 
 static void send_request(struct scene *c, const char *request)
@@ -137,9 +134,8 @@ static void what_is_handed_on_is_marked_and_what_is_held_does_not_arrive(void **
 	} modes[] = {{"native", XDP_FLAGS_DRV_MODE}, {"generic", XDP_FLAGS_SKB_MODE}};
 	static const char get[] = "GET /acme HTTP/1.1\r\n\r\n", read_cuts[] = "GET /cuts HTTP/1.1\r\n\r\n",
 			  write_cuts[] = "PUT /cuts HTTP/1.1\r\n\r\n", other[] = "no request\n";
-	struct scene *c = *state;
+	struct scene *c = steer_needed(state);
 
-	bpf_needed(&c->place.bpf);
 	if (unshare(CLONE_NEWNET) != 0)
 		SKIP("no network namespace can be made: %s", strerror(errno));
 	shell("PATH=$PATH:/usr/sbin:/sbin; ip link add out type veth peer name in; ip link set out up; ip link set in "

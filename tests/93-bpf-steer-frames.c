@@ -17,7 +17,7 @@
 	"Content-Length: 2\r\n\r\n{}"
 
 struct scene {
-	struct steer_place place;
+	struct steer_place place; /* first: steer_place_open */
 	struct steer header, segment, port;
 };
 static struct scene scene;
@@ -26,9 +26,7 @@ static int setup(void **state)
 {
 	struct steer_place *p = &scene.place;
 
-	*state = &scene;
-	steer_place_open(p);
-	if (!p->bpf.able)
+	if (!steer_place_open(p, state))
 		return 0;
 	/* beginnings of one another: what is cut off must not answer */
 	steer_put(p, "a", "c1", PHASE_SETTLED);
@@ -39,24 +37,6 @@ static int setup(void **state)
 	steer_open(&scene.segment, p, &(struct oracle){.segment = 1}, true);
 	steer_open(&scene.port, p, &(struct oracle){.segment = 1, .port = 9200}, true);
 	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	if (scene.place.bpf.able) {
-		steer_close(&scene.header);
-		steer_close(&scene.segment);
-		steer_close(&scene.port);
-	}
-	steer_place_close(&scene.place);
-	return 0;
-}
-
-static struct scene *begin(void **state)
-{
-	bpf_needed(&((struct scene *)*state)->place.bpf);
-	return *state;
 }
 
 static const struct shape found[] = {
@@ -96,7 +76,7 @@ static const struct shape passed[] = {
 
 static void a_request_is_found_behind_every_header(void **state)
 {
-	struct scene *c = begin(state);
+	struct scene *c = steer_needed(state);
 
 	for (size_t i = 0; i < sizeof(found) / sizeof(found[0]); i++) {
 		steer_expect(&c->header, &found[i], REQUEST, "acme");
@@ -106,7 +86,7 @@ static void a_request_is_found_behind_every_header(void **state)
 
 static void other_packets_pass(void **state)
 {
-	struct scene *c = begin(state);
+	struct scene *c = steer_needed(state);
 
 	for (size_t i = 0; i < sizeof(passed) / sizeof(passed[0]); i++)
 		steer_expect_event(&c->segment, &passed[i], REQUEST, MIRROR_EVENT_NOT_HTTP);
@@ -121,7 +101,7 @@ static void other_packets_pass(void **state)
 
 static void one_port_is_steered_when_one_is_named(void **state)
 {
-	struct scene *c = begin(state);
+	struct scene *c = steer_needed(state);
 
 	steer_expect(&c->port, &(struct shape){.port = 9200}, REQUEST, "acme");
 	steer_expect_event(&c->port, &(struct shape){.port = 9201}, REQUEST, MIRROR_EVENT_NOT_HTTP);
@@ -131,7 +111,7 @@ static void one_port_is_steered_when_one_is_named(void **state)
 /* Lengths that lie, and frames that end early, at every byte. */
 static void a_frame_that_ends_anywhere_is_no_other_request(void **state)
 {
-	struct scene *c = begin(state);
+	struct scene *c = steer_needed(state);
 
 	for (size_t i = 0; i < sizeof(found) / sizeof(found[0]); i++) {
 		struct frame f;
@@ -154,7 +134,7 @@ static void a_request_in_two_pieces_is_steered_by_the_first_or_not_at_all(void *
 		"X /acme/x HTTP/1.0\nx-partition:acme\n\n",
 		"DELETE /acme/_search/scroll HTTP/1.1\r\nA: b\r\nX-PARTITION:\t acme\t\t\t\t\t\t\t\t\t\r\nB: c\n\n",
 	};
-	struct scene *c = begin(state);
+	struct scene *c = steer_needed(state);
 
 	for (size_t r = 0; r < sizeof(requests) / sizeof(requests[0]); r++) {
 		const char *line = strchr(requests[r], '\n') + 1, *field = strstr(line, "acme");
@@ -203,7 +183,7 @@ static int behind_metadata(struct steer *s, unsigned n, unsigned char bytes[4096
 
 static void metadata_of_an_earlier_program_stays_behind_ours(void **state)
 {
-	struct scene *c = begin(state);
+	struct scene *c = steer_needed(state);
 	unsigned char bytes[4096];
 	struct steer_meta meta;
 	int n = behind_metadata(&c->header, 8, bytes);
@@ -219,7 +199,7 @@ static void metadata_of_an_earlier_program_stays_behind_ours(void **state)
 
 static void a_request_passes_without_metadata_where_there_is_no_room(void **state)
 {
-	struct scene *c = begin(state);
+	struct scene *c = steer_needed(state);
 	uint64_t no_meta = steer_events(&c->place, MIRROR_EVENT_NO_META);
 	unsigned char bytes[4096];
 	unsigned n_full = 0;
@@ -242,7 +222,7 @@ static void a_request_passes_without_metadata_where_there_is_no_room(void **stat
 
 static void a_frame_without_metadata_keeps_its_mark(void **state)
 {
-	struct scene *c = begin(state);
+	struct scene *c = steer_needed(state);
 	struct __sk_buff in = {.mark = 5}, out = {0};
 	struct frame f;
 	LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = f.bytes, .ctx_in = &in, .ctx_size_in = sizeof(in),
@@ -268,5 +248,5 @@ int main(void)
 		cmocka_unit_test(a_frame_without_metadata_keeps_its_mark),
 	};
 
-	return cmocka_run_group_tests(tests, setup, teardown);
+	return cmocka_run_group_tests(tests, setup, steer_place_close);
 }

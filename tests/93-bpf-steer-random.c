@@ -33,9 +33,7 @@ static int setup(void **state)
 	static const struct oracle oracles[N_PROGRAMS] = {
 		{.header = "X-Partition"}, {.header = "X-T"}, {.segment = 1}, {.segment = 2}, {.segment = 3},
 		{.segment = 1, .port = 80}};
-	(void)state;
-	steer_place_open(&place);
-	if (!place.bpf.able)
+	if (!steer_place_open(&place, state))
 		return 0;
 	for (unsigned i = 0; i < N_TENANTS; i++) {
 		unsigned len = 1 + i % 39;
@@ -47,16 +45,6 @@ static int setup(void **state)
 	}
 	for (unsigned i = 0; i < N_PROGRAMS; i++)
 		steer_open(&programs[i], &place, &oracles[i], i % 2 == 0);
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	if (place.bpf.able)
-		for (unsigned i = 0; i < N_PROGRAMS; i++)
-			steer_close(&programs[i]);
-	steer_place_close(&place);
 	return 0;
 }
 
@@ -190,8 +178,7 @@ static void program_and_oracle_agree_on_whatever_comes(void **state)
 	unsigned n = getenv("BERTH_LONG") ? 500000 : 30000, n_found = 0, n_dropped = 0, n_events[MIRROR_EVENTS] = {0};
 	const char *seed = getenv("BERTH_SEED");
 
-	(void)state;
-	bpf_needed(&place.bpf);
+	steer_needed(state);
 	state_of_chance = seed ? strtoull(seed, NULL, 0) : (uint64_t)time(NULL) * 1000003 + (uint64_t)getpid();
 	printf("note: seed %llu (BERTH_SEED repeats it)\n", (unsigned long long)state_of_chance);
 	fflush(stdout);
@@ -242,5 +229,5 @@ int main(void)
 		cmocka_unit_test(program_and_oracle_agree_on_whatever_comes),
 	};
 
-	return cmocka_run_group_tests(tests, setup, teardown);
+	return cmocka_run_group_tests(tests, setup, steer_place_close);
 }

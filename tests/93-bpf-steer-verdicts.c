@@ -11,7 +11,7 @@
 #define UMLAUTS "gr\303\266\303\237e"
 
 struct scene {
-	struct steer_place place;
+	struct steer_place place; /* first: steer_place_open */
 	struct steer header, gated, segment[5];
 };
 static struct scene scene;
@@ -20,9 +20,7 @@ static int setup(void **state)
 {
 	struct steer_place *p = &scene.place;
 
-	*state = &scene;
-	steer_place_open(p);
-	if (!p->bpf.able)
+	if (!steer_place_open(p, state))
 		return 0;
 	steer_put(p, "acme", "c1", PHASE_SETTLED);
 	steer_put(p, "globex", "c2", PHASE_SETTLED);
@@ -36,30 +34,11 @@ static int setup(void **state)
 	return 0;
 }
 
-static int teardown(void **state)
-{
-	(void)state;
-	if (scene.place.bpf.able) {
-		steer_close(&scene.header);
-		steer_close(&scene.gated);
-		for (unsigned i = 1; i <= 4; i++)
-			steer_close(&scene.segment[i]);
-	}
-	steer_place_close(&scene.place);
-	return 0;
-}
-
-static struct scene *begin(void **state)
-{
-	bpf_needed(&((struct scene *)*state)->place.bpf);
-	return *state;
-}
-
 /* ---- paths -------------------------------------------------------------------------------------------------------- */
 
 static void a_segment_of_the_path_names_the_tenant(void **state)
 {
-	struct scene *c = begin(state);
+	struct scene *c = steer_needed(state);
 
 	steer_expect(&c->segment[1], NULL, "GET /acme HTTP/1.1\r\n\r\n", "acme");
 	steer_expect(&c->segment[1], NULL, "GET /acme/ HTTP/1.1\r\n\r\n", "acme");
@@ -92,7 +71,7 @@ static void a_path_in_doubt_names_no_tenant(void **state)
 					    "/x/../acme/acme",
 					    "/x//acme/acme",
 					    "/\tacme/acme/acme/acme"};
-	struct scene *c = begin(state);
+	struct scene *c = steer_needed(state);
 	char request[128];
 
 	for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++) {
@@ -139,7 +118,7 @@ static void each_phase_and_method_gets_its_due(void **state)
 		     {"PUT /i/_search", true},
 		     {"POST /_bulk", true}};
 	static const char *const tenants[] = {"acme", "drains", "cuts"};
-	struct scene *c = begin(state);
+	struct scene *c = steer_needed(state);
 	char request[256];
 
 	for (size_t l = 0; l < sizeof(lines) / sizeof(lines[0]); l++)
@@ -180,7 +159,8 @@ static void a_search_is_a_read_though_it_is_a_post(void **state)
 		"_search",  "_msearch",     "_count",        "_mget",      "_pit",     "_field_caps",    "_validate",
 		"_explain", "_termvectors", "_mtermvectors", "_rank_eval", "_analyze", "_search_shards", "_render"};
 	static const char *const behind[] = {"", "/x", "?x", "/"};
-	struct steer *s = &begin(state)->gated;
+	struct scene *c = steer_needed(state);
+	struct steer *s = &c->gated;
 	char request[512], path[256];
 
 	memset(path, 'p', sizeof(path));
@@ -217,7 +197,7 @@ static void what_is_no_request_passes(void **state)
 					    "HTTP/1.1 200 OK\r\n\r\n",
 					    "{\"a\": 1}\n",
 					    "\xff\xff\xff\xff\xff\xff\xff\xff\xff"};
-	struct scene *c = begin(state);
+	struct scene *c = steer_needed(state);
 
 	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
 		steer_expect_event(&c->gated, NULL, texts[i], MIRROR_EVENT_NOT_HTTP);
@@ -236,5 +216,5 @@ int main(void)
 		cmocka_unit_test(what_is_no_request_passes),
 	};
 
-	return cmocka_run_group_tests(tests, setup, teardown);
+	return cmocka_run_group_tests(tests, setup, steer_place_close);
 }

@@ -160,9 +160,8 @@ static void nor_when_the_daemon_was_killed_in_between(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_teardown(no_write_of_before_a_cutover_is_under_way_after_its_complete,
-					  lease_place_remove),
-		cmocka_unit_test_teardown(nor_when_the_daemon_was_killed_in_between, lease_place_remove),
+		LEASE_TEST(no_write_of_before_a_cutover_is_under_way_after_its_complete),
+		LEASE_TEST(nor_when_the_daemon_was_killed_in_between),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

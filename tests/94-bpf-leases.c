@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * Leases of packet programs in the exact drain, with the real daemon and programs that run in this kernel: what holds a
- * `complete` back, by which reason and for how long, and what the begin of a write is answered. Under load:
- * 94-bpf-leases-hammer.c. */
+ * `complete` back, by which reason and for how long, and what the begin of a write is answered. What holds it back for a
+ * barrier: 94-bpf-leases-barrier.c; over restarts: 94-bpf-leases-past.c; under load: 94-bpf-leases-hammer.c. */
 #include <pthread.h>
-#include <signal.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -14,15 +12,6 @@
 
 #define LONG "30000"
 #define SOON_MS 5000 /* an exact drain takes far less, one that waits for LONG more */
-
-static uint64_t epoch_of(struct lease_place *p, const char *partition)
-{
-	json_t *r = wire_ok(&p->drain.admin, "get", "{s:s}", "partition", partition);
-	uint64_t epoch = (uint64_t)int_of(r, "epoch");
-
-	json_decref(r);
-	return epoch;
-}
 
 /* ---- the gate ---------------------------------------------------------------------------------------------------- */
 
@@ -36,7 +25,7 @@ static void a_lease_is_taken_for_what_the_gate_lets_through_and_for_nothing_else
 	longest[40] = '\0';
 	drain_put(&p->drain, "p");
 	drain_put(&p->drain, longest);
-	epoch = epoch_of(p, "p");
+	epoch = lease_epoch_of(p, "p");
 	assert_int_equal(lease_begin(p, "nobody", 0, 3), LEASE_NO_PLACEMENT);
 	assert_int_equal(lease_begin(p, longest, 0, 3), LEASE_PASS);
 	assert_int_equal(lease_begin(p, "p", epoch + 1, 3), LEASE_STALE);
@@ -51,7 +40,7 @@ static void a_lease_is_taken_for_what_the_gate_lets_through_and_for_nothing_else
 	assert_int_equal(lease_begin(p, "p", 0, MIRROR_LEASES), LEASE_INVALID);
 	drain_cut_over(&p->drain, "p");
 	assert_int_equal(lease_begin(p, "p", 0, 3), LEASE_CUTOVER);
-	assert_int_equal(lease_begin(p, "p", epoch_of(p, "p"), 3), LEASE_CUTOVER);
+	assert_int_equal(lease_begin(p, "p", lease_epoch_of(p, "p"), 3), LEASE_CUTOVER);
 	assert_true(lease_is_free(p, 3));
 	lease_complete(p, "p");
 	assert_int_equal(lease_begin(p, "p", epoch, 3), LEASE_STALE);
@@ -67,7 +56,7 @@ static void an_answer_says_where_the_write_goes(void **state)
 	drain_put(&p->drain, "p");
 	assert_int_equal(lease_run(p, &call, 1), LEASE_OK);
 	assert_int_equal(call.cluster, 1);
-	assert_int_equal(call.answered, epoch_of(p, "p"));
+	assert_int_equal(call.answered, lease_epoch_of(p, "p"));
 	assert_int_equal(lease_end(p, 0, LEASE_DONE), LEASE_OK);
 }
 
@@ -243,199 +232,31 @@ static void a_begin_that_has_seen_the_word_is_waited_for_until_its_write_has_end
 	hold_begin(lease_place(state, "memory", LONG), 2, LEASE_OK);
 }
 
-/* ---- ends that nobody knows -------------------------------------------------------------------------------------- */
-
-#define SHORT "400"
-#define SHORT_MS 400
-
-static void an_unknown_end_is_waited_for_a_barrier(void **state)
-{
-	struct lease_place *p = lease_place(state, "memory", SHORT);
-	json_int_t remaining;
-	uint64_t end_ms;
-
-	drain_put(&p->drain, "p");
-	assert_int_equal(lease_begin(p, "p", 0, 1), LEASE_OK);
-	drain_cut_over(&p->drain, "p");
-	lease_held(p, "p", "leases-open", 1);
-	end_ms = test_now_ms();
-	assert_int_equal(lease_end(p, 1, LEASE_NOT_KNOWN), LEASE_OK);
-	assert_int_equal(lease_end(p, 1, LEASE_DONE), LEASE_INVALID);
-	remaining = lease_held(p, "p", "unknown-outcome", 0);
-	assert_in_range(remaining, 1, SHORT_MS + 12);
-	drain_send_complete(&p->drain.admin, "p", SOON_MS);
-	drain_expect_completed(wire_answer(&p->drain.admin));
-	assert_in_range(test_now_ms() - end_ms, SHORT_MS + 10, SOON_MS);
-}
-
-static void a_slot_that_ended_unknown_is_taken_again_and_counts_for_every_partition(void **state)
-{
-	struct lease_place *p = lease_place(state, "memory", SHORT);
-	uint64_t end_ms;
-
-	drain_put(&p->drain, "p");
-	drain_put(&p->drain, "q");
-	assert_int_equal(lease_begin(p, "p", 0, 1), LEASE_OK);
-	end_ms = test_now_ms();
-	assert_int_equal(lease_end(p, 1, LEASE_NOT_KNOWN), LEASE_OK);
-	assert_int_equal(lease_begin(p, "q", 0, 1), LEASE_OK);
-	assert_in_range(p->control->overflow_ms, end_ms, end_ms + 1000);
-	assert_int_equal(lease_end(p, 1, LEASE_DONE), LEASE_OK);
-	drain_cut_over(&p->drain, "p");
-	assert_in_range(lease_held(p, "p", "unknown-overflow", 0), 1, SHORT_MS + 12);
-	drain_send_complete(&p->drain.admin, "p", SOON_MS);
-	drain_expect_completed(wire_answer(&p->drain.admin));
-	assert_in_range(test_now_ms() - end_ms, SHORT_MS + 10, SOON_MS);
-}
-
-/* Between two looks the slot's lease ends unknown, and another takes it: what the next look finds is the overflow, unless
- * upkeep has looked in between. */
-static void a_slot_that_is_taken_again_between_two_looks_loses_no_end(void **state)
-{
-	struct lease_place *p = lease_place(state, "memory", SHORT);
-	uint64_t end_ms;
-	json_t *answer;
-
-	drain_put(&p->drain, "p");
-	drain_put(&p->drain, "q");
-	assert_int_equal(lease_begin(p, "p", 0, 1), LEASE_OK);
-	drain_cut_over(&p->drain, "p");
-	lease_held(p, "p", "leases-open", 1);
-	end_ms = test_now_ms();
-	assert_int_equal(lease_end(p, 1, LEASE_NOT_KNOWN), LEASE_OK);
-	assert_int_equal(lease_begin(p, "q", 0, 1), LEASE_OK);
-	drain_send_complete(&p->drain.admin, "p", SOON_MS);
-	answer = wire_answer(&p->drain.admin);
-	assert_in_range(test_now_ms() - end_ms, SHORT_MS + 10, SOON_MS);
-	drain_expect_completed(answer);
-	assert_int_equal(lease_end(p, 1, LEASE_DONE), LEASE_OK);
-}
-
-/* ---- writes without leases --------------------------------------------------------------------------------------- */
-
-static void a_program_that_gates_without_leases_makes_every_migration_wait_for_the_barrier(void **state)
-{
-	struct lease_place *p = lease_place(state, "sqlite", SHORT);
-	struct lease_call call = {.op = LEASE_ADMIT, .len = 1, .key = "p"};
-
-	drain_put(&p->drain, "p");
-	drain_put(&p->drain, "q");
-	drain_cut_over(&p->drain, "q");
-	assert_true(lease_complete(p, "q") < SHORT_MS);
-	call.epoch = epoch_of(p, "p");
-	assert_int_equal(lease_run(p, &call, 1), LEASE_OK);
-	drain_cut_over(&p->drain, "p");
-	assert_in_range(lease_held(p, "p", "reader-without-leases", 0), 1, SHORT_MS + 12);
-	daemon_kill(&p->drain.d);
-	lease_restart(p, SHORT, true);
-	lease_held(p, "p", "reader-without-leases", 0);
-	drain_send_complete(&p->drain.admin, "p", SOON_MS);
-	drain_expect_completed(wire_answer(&p->drain.admin));
-}
-
-/* ---- lies -------------------------------------------------------------------------------------------------------- */
-
-static void whatever_stands_in_the_map_is_about_packet_programs_writes_alone(void **state)
-{
-	struct lease_place *p = lease_place(state, "memory", SHORT);
-	volatile struct mirror_lease *leases = p->leases;
-	json_int_t remaining;
-
-	drain_put(&p->drain, "p");
-	drain_put(&p->drain, "q");
-	assert_int_equal(lease_begin(p, "p", 0, 1), LEASE_OK);
-	*(volatile __u64 *)&p->control->lease_high = UINT64_MAX; /* there are MIRROR_LEASES, whatever it says */
-	for (unsigned i = 2; i < MIRROR_LEASES; i++) {
-		leases[i].state = (uint64_t)i << 48 | i;
-		leases[i].hash = i;
-	}
-	drain_cut_over(&p->drain, "q");
-	assert_true(lease_complete(p, "q") < SHORT_MS);
-	leases[1].state = 3ull << 62; /* no such kind: open */
-	drain_cut_over(&p->drain, "p");
-	lease_held(p, "p", "leases-open", 1);
-	leases[1].state = 2ull << 62 | ((1ull << 48) - 1); /* an end that is to come: now */
-	remaining = lease_held(p, "p", "unknown-outcome", 0);
-	assert_in_range(remaining, 1, SHORT_MS + 12);
-	leases[1].hash = 0;
-	*(volatile __u64 *)&p->control->overflow_ms = UINT64_MAX; /* likewise */
-	wire_do(&p->drain.admin, "abort", "{s:s}", "partition", "p");
-	drain_cut_over(&p->drain, "p");
-	assert_in_range(lease_held(p, "p", "unknown-overflow", 0), 1, SHORT_MS + 12);
-	drain_send_complete(&p->drain.admin, "p", SOON_MS);
-	drain_expect_completed(wire_answer(&p->drain.admin));
-}
-
-/* ---- restarts ---------------------------------------------------------------------------------------------------- */
-
-static void leases_outlive_the_daemon(void **state)
-{
-	struct lease_place *p = lease_place(state, "sqlite", LONG);
-
-	drain_put(&p->drain, "p");
-	drain_put(&p->drain, "q");
-	assert_int_equal(lease_begin(p, "p", 0, 1), LEASE_OK);
-	drain_cut_over(&p->drain, "p");
-	daemon_kill(&p->drain.d);
-	assert_int_equal(lease_begin(p, "p", 0, 2), LEASE_CUTOVER); /* no daemon, and the same answers */
-	assert_int_equal(lease_begin(p, "q", 0, 2), LEASE_OK);
-	lease_restart(p, LONG, true);
-	lease_held(p, "p", "leases-open", 1);
-	drain_cut_over(&p->drain, "q");
-	lease_held(p, "q", "leases-open", 1);
-	daemon_kill(&p->drain.d);
-	assert_int_equal(lease_end(p, 1, LEASE_DONE), LEASE_OK);
-	lease_restart(p, LONG, true);
-	assert_true(lease_complete(p, "p") < SOON_MS);
-	lease_held(p, "q", "leases-open", 1);
-	assert_int_equal(lease_end(p, 2, LEASE_DONE), LEASE_OK);
-	assert_true(lease_complete(p, "q") < SOON_MS);
-}
-
-static void what_is_open_in_a_mirror_that_goes_is_waited_for_a_barrier(void **state)
-{
-	struct lease_place *p = lease_place(state, "sqlite", SHORT);
-	uint64_t gone_ms;
-
-	drain_put(&p->drain, "p");
-	assert_int_equal(lease_begin(p, "p", 0, 1), LEASE_OK);
-	drain_cut_over(&p->drain, "p");
-	assert_int_equal(daemon_stop(&p->drain.d), 0);
-	gone_ms = test_now_ms();
-	lease_restart(p, SHORT, false);
-	assert_int_equal(lease_begin(p, "p", 0, 2), LEASE_PASS);
-	assert_in_range(lease_held(p, "p", "unknown-overflow", 0), 1, SHORT_MS + 12);
-	drain_send_complete(&p->drain.admin, "p", SOON_MS);
-	drain_expect_completed(wire_answer(&p->drain.admin));
-	assert_in_range(test_now_ms() - gone_ms, SHORT_MS + 10, SOON_MS);
-}
-
-static void that_a_program_wrote_without_leases_outlives_its_mirror(void **state)
-{
-	struct lease_place *p = lease_place(state, "sqlite", SHORT);
-	struct lease_call call = {.op = LEASE_ADMIT, .len = 1, .key = "p"};
-	json_t *data;
-
-	drain_put(&p->drain, "p");
-	call.epoch = epoch_of(p, "p");
-	assert_int_equal(lease_run(p, &call, 1), LEASE_OK);
-	drain_cut_over(&p->drain, "p");
-	assert_int_equal(daemon_stop(&p->drain.d), 0);
-	lease_restart(p, SHORT, false);
-	drain_send_complete(&p->drain.admin, "p", 0);
-	data = drain_pending(wire_answer(&p->drain.admin), "reader-without-leases");
-	json_decref(data);
-	drain_send_complete(&p->drain.admin, "p", SOON_MS);
-	drain_expect_completed(wire_answer(&p->drain.admin));
-}
-
 /* ---- for people -------------------------------------------------------------------------------------------------- */
+
+/* One write under way, one that ended unknown, as text and as JSON: that, to be let go. */
+static json_t *row_of_packet_programs(const struct lease_place *p)
+{
+	json_t *rows, *row;
+	struct cli c;
+
+	cli_run(&c, &p->drain.d, "readers");
+	cli_check(&c, 0, "packet programs: 1 writes under way, 1 that ended unknown", NULL);
+	cli_free(&c);
+	rows = cli_json(0, &p->drain.d, "readers");
+	row = json_incref(json_array_get(rows, json_array_size(rows) - 1));
+	assert_string_equal(text_of(row, "comm"), "packet program");
+	assert_int_equal(int_of(row, "n_leases"), 1);
+	assert_int_equal(int_of(row, "n_unknown"), 1);
+	json_decref(rows);
+	return row;
+}
 
 static void the_tool_names_packet_programs(void **state)
 {
 	struct lease_place *p = lease_place(state, "memory", LONG);
 	struct cli c;
-	json_t *rows, *row;
+	json_t *row;
 
 	drain_put(&p->drain, "p");
 	assert_int_equal(lease_begin(p, "p", 0, 1), LEASE_OK);
@@ -448,41 +269,28 @@ static void the_tool_names_packet_programs(void **state)
 	cli_run(&c, &p->drain.d, "migrate", "complete", "p");
 	cli_check(&c, 1, NULL, "1 write on partition \"p\" is under way (a packet program) (leases-open)");
 	cli_free(&c);
-	cli_run(&c, &p->drain.d, "readers");
-	cli_check(&c, 0, "packet programs: 1 writes under way, 1 that ended unknown", NULL);
-	cli_free(&c);
-	rows = cli_json(0, &p->drain.d, "readers");
-	row = json_array_get(rows, json_array_size(rows) - 1);
-	assert_string_equal(text_of(row, "comm"), "packet program");
-	assert_int_equal(int_of(row, "n_leases"), 1);
-	assert_int_equal(int_of(row, "n_unknown"), 1);
+	row = row_of_packet_programs(p);
 	assert_int_equal(json_array_size(json_object_get(row, "leases")), 2);
-	json_decref(rows);
+	json_decref(row);
+	/* and without the daemon, how many */
+	daemon_kill(&p->drain.d);
+	json_decref(row_of_packet_programs(p));
+	lease_restart(p, LONG, true);
 	assert_int_equal(lease_end(p, 1, LEASE_DONE), LEASE_OK);
 }
-
-#define LEASE_UNIT(test) cmocka_unit_test_teardown(test, lease_place_remove)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		LEASE_UNIT(a_lease_is_taken_for_what_the_gate_lets_through_and_for_nothing_else),
-		LEASE_UNIT(an_answer_says_where_the_write_goes),
-		LEASE_UNIT(an_open_lease_holds_back_its_partition_until_it_ends),
-		LEASE_UNIT(a_lease_of_before_an_abort_holds_back_the_next_cutover),
-		LEASE_UNIT(leases_of_processes_and_of_programs_count_together),
-		LEASE_UNIT(every_slot_holds_back),
-		LEASE_UNIT(a_begin_that_has_its_lease_and_no_word_yet_is_waited_for_and_refused),
-		LEASE_UNIT(a_begin_that_has_seen_the_word_is_waited_for_until_its_write_has_ended),
-		LEASE_UNIT(an_unknown_end_is_waited_for_a_barrier),
-		LEASE_UNIT(a_slot_that_ended_unknown_is_taken_again_and_counts_for_every_partition),
-		LEASE_UNIT(a_slot_that_is_taken_again_between_two_looks_loses_no_end),
-		LEASE_UNIT(a_program_that_gates_without_leases_makes_every_migration_wait_for_the_barrier),
-		LEASE_UNIT(whatever_stands_in_the_map_is_about_packet_programs_writes_alone),
-		LEASE_UNIT(leases_outlive_the_daemon),
-		LEASE_UNIT(what_is_open_in_a_mirror_that_goes_is_waited_for_a_barrier),
-		LEASE_UNIT(that_a_program_wrote_without_leases_outlives_its_mirror),
-		LEASE_UNIT(the_tool_names_packet_programs),
+		LEASE_TEST(a_lease_is_taken_for_what_the_gate_lets_through_and_for_nothing_else),
+		LEASE_TEST(an_answer_says_where_the_write_goes),
+		LEASE_TEST(an_open_lease_holds_back_its_partition_until_it_ends),
+		LEASE_TEST(a_lease_of_before_an_abort_holds_back_the_next_cutover),
+		LEASE_TEST(leases_of_processes_and_of_programs_count_together),
+		LEASE_TEST(every_slot_holds_back),
+		LEASE_TEST(a_begin_that_has_its_lease_and_no_word_yet_is_waited_for_and_refused),
+		LEASE_TEST(a_begin_that_has_seen_the_word_is_waited_for_until_its_write_has_ended),
+		LEASE_TEST(the_tool_names_packet_programs),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -17,20 +17,11 @@
 #include "child.h"
 #include "connect_try.h"
 
-static const char *unable; /* NULL: all is there */
-static struct cgroup cgroup;
 static struct shared {
 	struct attempt attempt;
 	unsigned n_connected;
 	int stop;
 } * shared;
-
-#define needed(p) \
-	do { \
-		bpf_needed(p); \
-		if (unable) \
-			SKIP("%s", unable); \
-	} while (0)
 
 /* ---- connections ---- */
 
@@ -38,7 +29,7 @@ static int attempt_part(void *arg)
 {
 	struct attempt *a = arg;
 
-	if (a->inside && !cgroup_join(&cgroup))
+	if (a->inside && !cgroup_join(&own_cgroup))
 		return 1;
 	connect_try(a, NULL);
 	return 0;
@@ -101,7 +92,7 @@ static void load_and_attach(const struct bpf_place *p)
 	struct programs_fault fault;
 
 	load(p, CONNECT_PREFIX4);
-	if (programs_attach_connect(p->d.dir, cgroup.path, &fault) != 0)
+	if (programs_attach_connect(p->d.dir, own_cgroup.path, &fault) != 0)
 		fail_msg("%s", fault.text);
 }
 
@@ -134,7 +125,7 @@ static void a_connection_to_a_clusters_address_goes_to_its_endpoint(void **state
 	struct bpf_place *p = *state;
 	char four[64], six[64], mapped[80], address[80];
 
-	needed(p);
+	own_place_needed(p);
 	int four_fd = connect_serve("127.0.0.2", four), six_fd = connect_serve("::1", six);
 	unsigned n4 = set_cluster(p, "c4", four), n6 = set_cluster(p, "c6", six);
 	load_and_attach(p);
@@ -159,7 +150,7 @@ static void a_cluster_without_an_address_is_refused_and_counted(void **state)
 	char url[64];
 	struct wire w;
 
-	needed(p);
+	own_place_needed(p);
 	int fd = connect_serve("127.0.0.1", url);
 	unsigned none = set_cluster(p, "none", ""), host = set_cluster(p, "host", "http://localhost:9200"),
 		 six = set_cluster(p, "six", "http://[::1]:9200"), gone = set_cluster(p, "gone", url);
@@ -186,7 +177,7 @@ static void everything_else_passes_untouched(void **state)
 	struct bpf_place *p = *state;
 	char url[64], other[64], asked[80];
 
-	needed(p);
+	own_place_needed(p);
 	int fd = connect_serve("127.0.0.1", url), other_fd = connect_serve("127.0.0.3", other);
 	unsigned number = set_cluster(p, "c", url);
 	load_and_attach(p);
@@ -217,7 +208,7 @@ static int stays_part(void *arg)
 	char byte = 0;
 	int fd = -1;
 
-	if (!cgroup_join(&cgroup) || connect_try(&a, &fd) != 0)
+	if (!cgroup_join(&own_cgroup) || connect_try(&a, &fd) != 0)
 		return 1;
 	return read(fd, &byte, 1) == 1 && write(fd, &byte, 1) == 1 ? byte : 1; /* when the test has moved the cluster */
 }
@@ -227,7 +218,7 @@ static void a_new_endpoint_counts_from_the_next_connection_on(void **state)
 	struct bpf_place *p = *state;
 	char first[64], second[64], byte = 42, back = 0;
 
-	needed(p);
+	own_place_needed(p);
 	int first_fd = connect_serve("127.0.0.1", first), second_fd = connect_serve("127.0.0.2", second);
 	unsigned number = set_cluster(p, "c", first);
 	load_and_attach(p);
@@ -254,16 +245,16 @@ static void detached_it_takes_nothing_any_more(void **state)
 	char url[64];
 	unsigned n;
 
-	needed(p);
+	own_place_needed(p);
 	int fd = connect_serve("127.0.0.1", url);
 	unsigned number = set_cluster(p, "c", url);
 	load_and_attach(p);
 	expect_goes(virtual4("198.18.", number), connect_peer(url));
-	assert_int_equal(programs_detach(p->d.dir, "connect", NULL, cgroup.path, &n, &fault), 0);
+	assert_int_equal(programs_detach(p->d.dir, "connect", NULL, own_cgroup.path, &n, &fault), 0);
 	assert_int_equal(n, 2);
 	expect_goes(virtual4("198.18.", number), "ECONNREFUSED");
 	expect_goes(virtual6(number), "ECONNREFUSED");
-	if (programs_attach_connect(p->d.dir, cgroup.path, &fault) != 0) /* it is loaded still */
+	if (programs_attach_connect(p->d.dir, own_cgroup.path, &fault) != 0) /* it is loaded still */
 		fail_msg("%s", fault.text);
 	expect_goes(virtual4("198.18.", number), connect_peer(url));
 	detach(p, 2);
@@ -276,7 +267,7 @@ static void it_outlives_the_daemon_and_follows_the_next_one(void **state)
 	struct bpf_place *p = *state;
 	char first[64], second[64];
 
-	needed(p);
+	own_place_needed(p);
 	int first_fd = connect_serve("127.0.0.1", first), second_fd = connect_serve("127.0.0.2", second);
 	unsigned number = set_cluster(p, "c", first);
 	load_and_attach(p);
@@ -296,7 +287,7 @@ static void it_outlives_the_daemon_and_follows_the_next_one(void **state)
 
 static int connects_part(void *arg)
 {
-	if (!cgroup_join(&cgroup))
+	if (!cgroup_join(&own_cgroup))
 		return 1;
 	while (!__atomic_load_n(&shared->stop, __ATOMIC_RELAXED)) {
 		if (connect_try(arg, NULL) != 0)
@@ -318,7 +309,7 @@ static void loaded_again_it_is_replaced_with_no_connection_in_between(void **sta
 	struct bpf_place *p = *state;
 	char url[64];
 
-	needed(p);
+	own_place_needed(p);
 	int fd = connect_serve("127.0.0.1", url), loads;
 	unsigned number = set_cluster(p, "c", url);
 	load_and_attach(p);
@@ -350,20 +341,10 @@ static int group_setup(void **state)
 	(void)state;
 	signal(SIGPIPE, SIG_IGN);
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	unable = own_network();
-	if (!unable)
-		unable = cgroup_make(&cgroup);
-	if (unable)
+	if (!own_place_make())
 		return 0;
 	ip_run("route", "add", "local", "198.18.0.0/16", "dev", "lo");
 	ip_run("-6", "route", "add", "local", "fd62:6572:7468::/112", "dev", "lo");
-	return 0;
-}
-
-static int group_teardown(void **state)
-{
-	(void)state;
-	cgroup_remove(&cgroup);
 	return 0;
 }
 
@@ -379,5 +360,5 @@ int main(void)
 		BPF_TEST(loaded_again_it_is_replaced_with_no_connection_in_between, "memory"),
 	};
 
-	return cmocka_run_group_tests(tests, group_setup, group_teardown);
+	return cmocka_run_group_tests(tests, group_setup, own_place_remove);
 }

@@ -13,16 +13,6 @@
 #include "child.h"
 #include "cli.h"
 
-static const char *unable; /* NULL: all is there */
-static struct cgroup cgroup;
-
-#define needed(p) \
-	do { \
-		bpf_needed(p); \
-		if (unable) \
-			SKIP("%s", unable); \
-	} while (0)
-
 /* Runs it, expects this exit code, error code and a message with this text. */
 #define expect_fault(d, exit, error, text, ...) expect_fault_args(d, exit, error, text, CLI_ARGS(__VA_ARGS__))
 static void expect_fault_args(const struct daemon *d, int code, const char *error, const char *text,
@@ -89,7 +79,7 @@ static void what_is_not_loaded_is_not_attached(void **state)
 {
 	struct bpf_place *p = *state;
 
-	needed(p);
+	own_place_needed(p);
 	expect_fault(&p->d, 1, "not-loaded", "`berth bpf load` does that", "bpf", "attach", "steer", "--dev", "lo");
 	cli_expect(0, &p->d, "bpf", "load", "connect");
 	expect_fault(&p->d, 1, "not-loaded", "`berth bpf load steer`", "bpf", "attach", "steer", "--dev", "lo");
@@ -102,7 +92,7 @@ static void devices_that_cannot_are_named_with_what_helps(void **state)
 {
 	struct bpf_place *p = *state;
 
-	needed(p);
+	own_place_needed(p);
 	cli_expect(0, &p->d, "bpf", "load", "steer");
 	expect_fault(&p->d, 1, "unknown-device", "nope0", "bpf", "attach", "steer", "--dev", "nope0");
 	expect_fault(&p->d, 1, "unknown-device", "nope0", "bpf", "detach", "steer", "--dev", "nope0");
@@ -120,7 +110,7 @@ static void a_device_with_another_xdp_program_is_left_alone(void **state)
 	struct bpf_place *p = *state;
 	struct bpf_place other;
 
-	needed(p);
+	own_place_needed(p);
 	bpf_place_make(&other, "memory");
 	daemon_start(&other.d, "--bpf", NULL);
 	cli_expect(0, &other.d, "bpf", "load", "steer");
@@ -149,13 +139,13 @@ static void a_load_that_cannot_replace_everything_replaces_nothing(void **state)
 	struct bpf_place *p = *state;
 	char path[256];
 
-	needed(p);
+	own_place_needed(p);
 	cli_expect(0, &p->d, "bpf", "load", "steer");
 	cli_expect(0, &p->d, "bpf", "attach", "steer", "--dev", "lo", "--mode", "generic");
 	cli_expect(0, &p->d, "bpf", "load", "connect");
-	cli_expect(0, &p->d, "bpf", "attach", "connect", "--cgroup", cgroup.path);
+	cli_expect(0, &p->d, "bpf", "attach", "connect", "--cgroup", own_cgroup.path);
 	struct stat st;
-	assert_int_equal(stat(cgroup.path, &st), 0);
+	assert_int_equal(stat(own_cgroup.path, &st), 0);
 	snprintf(path, sizeof(path), "%s/programs/connect4-cgroup-%ju", p->pins, (uintmax_t)st.st_ino);
 	int fd = bpf_obj_get(path);
 	assert_true(fd >= 0);
@@ -171,11 +161,41 @@ static void a_load_that_cannot_replace_everything_replaces_nothing(void **state)
 	cli_expect(0, &p->d, "bpf", "detach", "all");
 }
 
+/* A directory where a pin is to be: its turn comes when the links and other pins are new already. */
+static void a_load_that_cannot_be_pinned_gives_back_what_it_had_replaced(void **state)
+{
+	struct bpf_place *p = *state;
+	char path[256];
+
+	own_place_needed(p);
+	cli_expect(0, &p->d, "bpf", "load", "steer");
+	cli_expect(0, &p->d, "bpf", "attach", "steer", "--dev", "lo", "--mode", "generic");
+	json_t *before = cli_json(0, &p->d, "bpf", "status");
+	snprintf(path, sizeof(path), "%s/programs/steer_mark", p->pins);
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(mkdir(path, 0700), 0);
+	expect_fault(&p->d, 1, "system", "steer_mark cannot be replaced", "bpf", "load", "steer", "--segment", "3");
+	json_t *after = cli_json(0, &p->d, "bpf", "status");
+	const json_t *was = json_array_get(before, 0), *is = json_array_get(after, 0);
+	assert_true(json_equal(json_array_get(json_object_get(was, "programs"), 0),
+			       json_array_get(json_object_get(is, "programs"), 0)));
+	assert_true(json_equal(json_object_get(was, "links"), json_object_get(is, "links")));
+	assert_int_equal(json_array_size(json_object_get(is, "links")), 1);
+	json_decref(before);
+	json_decref(after);
+	snprintf(path, sizeof(path), "%s/programs/steer-new", p->pins);
+	assert_int_equal(access(path, F_OK), -1);
+	snprintf(path, sizeof(path), "%s/programs/steer_mark", p->pins);
+	assert_int_equal(rmdir(path), 0);
+	cli_expect(0, &p->d, "bpf", "load", "steer", "--segment", "3");
+	cli_expect(0, &p->d, "bpf", "detach", "all");
+}
+
 static void a_cgroup_must_be_one_of_the_unified_hierarchy(void **state)
 {
 	struct bpf_place *p = *state;
 
-	needed(p);
+	own_place_needed(p);
 	cli_expect(0, &p->d, "bpf", "load", "connect");
 	expect_fault(&p->d, 1, "unknown-cgroup", "/no/such", "bpf", "attach", "connect", "--cgroup", "/no/such");
 	expect_fault(&p->d, 1, "unknown-cgroup", "findmnt -t cgroup2", "bpf", "attach", "connect", "--cgroup", "/tmp");
@@ -188,7 +208,7 @@ static void without_a_mirror_it_says_how_to_get_one(void **state)
 	struct bpf_place *p = *state;
 	struct bpf_place plain;
 
-	needed(p);
+	own_place_needed(p);
 	bpf_place_make(&plain, "memory");
 	expect_fault(&plain.d, 3, "no-mirror", "--bpf", "bpf", "load", "steer"); /* no instance at all */
 	daemon_start(&plain.d, NULL);
@@ -210,7 +230,7 @@ static void the_mirror_of_another_instance_of_this_name_is_not_touched(void **st
 	struct bpf_place *p = *state;
 	struct bpf_place twin;
 
-	needed(p);
+	own_place_needed(p);
 	bpf_place_make(&twin, "memory");
 	snprintf(twin.d.dir, sizeof(twin.d.dir), "%.60s%s", twin.d.home, strrchr(p->d.dir, '/'));
 	daemon_start(&twin.d, NULL);
@@ -258,7 +278,7 @@ static void a_missing_capability_is_named(void **state)
 	struct bpf_place *p = *state;
 	char out[4096], bounds[96];
 
-	needed(p);
+	own_place_needed(p);
 	if (access("/usr/bin/setpriv", X_OK) != 0)
 		SKIP("setpriv (util-linux) is not there");
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -280,7 +300,7 @@ static void another_user_is_told_whose_pins_they_are(void **state)
 	struct bpf_place *p = *state;
 	char out[4096];
 
-	needed(p);
+	own_place_needed(p);
 	if (access("/usr/bin/setpriv", X_OK) != 0)
 		SKIP("setpriv (util-linux) is not there");
 	cli_expect(0, &p->d, "bpf", "load", "steer");
@@ -295,16 +315,7 @@ static void another_user_is_told_whose_pins_they_are(void **state)
 static int group_setup(void **state)
 {
 	(void)state;
-	unable = own_network();
-	if (!unable)
-		unable = cgroup_make(&cgroup);
-	return 0;
-}
-
-static int group_teardown(void **state)
-{
-	(void)state;
-	cgroup_remove(&cgroup);
+	own_place_make();
 	return 0;
 }
 
@@ -316,6 +327,7 @@ int main(void)
 		BPF_TEST(devices_that_cannot_are_named_with_what_helps, "memory"),
 		BPF_TEST(a_device_with_another_xdp_program_is_left_alone, "memory"),
 		BPF_TEST(a_load_that_cannot_replace_everything_replaces_nothing, "memory"),
+		BPF_TEST(a_load_that_cannot_be_pinned_gives_back_what_it_had_replaced, "memory"),
 		BPF_TEST(a_cgroup_must_be_one_of_the_unified_hierarchy, "memory"),
 		BPF_TEST(without_a_mirror_it_says_how_to_get_one, "memory"),
 		BPF_TEST(the_mirror_of_another_instance_of_this_name_is_not_touched, "memory"),
@@ -323,5 +335,5 @@ int main(void)
 		BPF_TEST(another_user_is_told_whose_pins_they_are, "memory"),
 	};
 
-	return cmocka_run_group_tests(tests, group_setup, group_teardown);
+	return cmocka_run_group_tests(tests, group_setup, own_place_remove);
 }

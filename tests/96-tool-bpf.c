@@ -17,16 +17,6 @@
 #include "cli.h"
 #include "packet_frame.h"
 
-static const char *unable; /* NULL: all is there */
-static struct cgroup cgroup;
-
-#define needed(p) \
-	do { \
-		bpf_needed(p); \
-		if (unable) \
-			SKIP("%s", unable); \
-	} while (0)
-
 /* ---- what is there ---- */
 
 static void place_tenants(const struct bpf_place *p)
@@ -177,13 +167,13 @@ static void steer_counts_what_comes_in_by(const struct bpf_place *p, const char 
 
 static void steer_on_a_device_in_native_mode_is_counted_and_goes_again(void **state)
 {
-	needed((struct bpf_place *)*state);
+	own_place_needed((struct bpf_place *)*state);
 	steer_counts_what_comes_in_by(*state, "native");
 }
 
 static void steer_on_a_device_in_generic_mode_is_counted_and_goes_again(void **state)
 {
-	needed((struct bpf_place *)*state);
+	own_place_needed((struct bpf_place *)*state);
 	steer_counts_what_comes_in_by(*state, "generic");
 }
 
@@ -191,7 +181,7 @@ static void loaded_again_it_takes_the_place_of_what_is_attached(void **state)
 {
 	struct bpf_place *p = *state;
 
-	needed(p);
+	own_place_needed(p);
 	cli_expect(0, &p->d, "bpf", "load", "steer");
 	cli_expect(0, &p->d, "bpf", "attach", "steer", "--dev", "berth0");
 	cli_expect(0, &p->d, "bpf", "attach", "steer", "--dev", "berth1", "--mode", "generic");
@@ -216,7 +206,7 @@ static void a_link_whose_device_is_gone_is_told_and_swept(void **state)
 	struct bpf_place *p = *state;
 	struct cli c;
 
-	needed(p);
+	own_place_needed(p);
 	ip_run("link", "add", "berth2", "type", "veth", "peer", "name", "berth3");
 	cli_expect(0, &p->d, "bpf", "load", "steer");
 	cli_expect(0, &p->d, "bpf", "attach", "steer", "--dev", "berth2");
@@ -241,14 +231,14 @@ static void connect_is_attached_to_a_cgroup_until_that_goes(void **state)
 	uint64_t deadline = 0;
 	struct cli c;
 
-	needed(p);
-	snprintf(below.path, sizeof(below.path), "%.180s/below", cgroup.path);
+	own_place_needed(p);
+	snprintf(below.path, sizeof(below.path), "%.180s/below", own_cgroup.path);
 	assert_int_equal(child_run((const char *const[]){"/bin/mkdir", below.path, NULL}, (char[64]){0}, 64, CHILD_MS),
 			 0);
 	cli_run(&c, &p->d, "bpf", "load", "connect", "--prefix4", "198.19.0.0", "--prefix6", "fd00:1::");
 	cli_check(&c, 0, "connect: loaded", NULL);
 	cli_free(&c);
-	cli_expect(0, &p->d, "bpf", "attach", "connect", "--cgroup", cgroup.path);
+	cli_expect(0, &p->d, "bpf", "attach", "connect", "--cgroup", own_cgroup.path);
 	cli_expect(0, &p->d, "bpf", "attach", "connect", "--cgroup", below.path);
 	json_t *status = status_of(p);
 	const json_t *config = json_object_get(find(status, "programs", "connect4"), "config");
@@ -257,18 +247,18 @@ static void connect_is_attached_to_a_cgroup_until_that_goes(void **state)
 	assert_int_equal(json_array_size(json_object_get(status, "links")), 4);
 	json_decref(status);
 	cli_run(&c, &p->d, "bpf", "status");
-	cli_check(&c, 0, cgroup.path, NULL);
+	cli_check(&c, 0, own_cgroup.path, NULL);
 	assert_non_null(strstr(c.out, below.path));
 	cli_free(&c);
 	cgroup_remove(&below);
 	for (bool gone = false; !gone; cli_free(&c)) { /* the kernel lets go of it behind rmdir */
 		assert_true(within(&deadline));
 		cli_run(&c, &p->d, "bpf", "status");
-		cli_check(&c, 0, cgroup.path, NULL);
+		cli_check(&c, 0, own_cgroup.path, NULL);
 		const char *first = strstr(c.out, "gone: detach it");
 		gone = first && strstr(first + 1, "gone: detach it");
 	}
-	cli_run(&c, &p->d, "bpf", "detach", "connect", "--cgroup", cgroup.path); /* and sweeps the others */
+	cli_run(&c, &p->d, "bpf", "detach", "connect", "--cgroup", own_cgroup.path); /* and sweeps the others */
 	cli_check(&c, 0, "4 links ended", NULL);
 	cli_free(&c);
 	cli_run(&c, &p->d, "bpf", "detach", "connect");
@@ -281,7 +271,7 @@ static void all_but_verify_works_without_the_daemon(void **state)
 	struct bpf_place *p = *state;
 	struct cli c;
 
-	needed(p);
+	own_place_needed(p);
 	place_tenants(p);
 	daemon_kill(&p->d);
 	cli_expect(0, &p->d, "bpf", "load", "steer");
@@ -319,7 +309,7 @@ static void verify_finds_what_the_mirror_says_wrong(void **state)
 	struct mirror_entry e;
 	struct cli c;
 
-	needed(p);
+	own_place_needed(p);
 	place_tenants(p);
 	cli_run(&c, &p->d, "bpf", "verify");
 	cli_check(&c, 0, " 0 differed", NULL);
@@ -346,21 +336,11 @@ static void verify_finds_what_the_mirror_says_wrong(void **state)
 static int group_setup(void **state)
 {
 	(void)state;
-	unable = own_network();
-	if (!unable)
-		unable = cgroup_make(&cgroup);
-	if (unable)
+	if (!own_place_make())
 		return 0;
 	ip_run("link", "add", "berth0", "type", "veth", "peer", "name", "berth1");
 	ip_run("link", "set", "berth0", "up");
 	ip_run("link", "set", "berth1", "up");
-	return 0;
-}
-
-static int group_teardown(void **state)
-{
-	(void)state;
-	cgroup_remove(&cgroup);
 	return 0;
 }
 
@@ -376,5 +356,5 @@ int main(void)
 		BPF_TEST(verify_finds_what_the_mirror_says_wrong, "memory"),
 	};
 
-	return cmocka_run_group_tests(tests, group_setup, group_teardown);
+	return cmocka_run_group_tests(tests, group_setup, own_place_remove);
 }

@@ -88,10 +88,17 @@ static void say_port(void *arg, unsigned port)
 	dprintf(p->out, "%u\n", port);
 }
 
-static int impatient(void *arg)
+struct limits {
+	struct splice_place *p;
+	uint64_t answer_ms, idle_ms;
+};
+
+static int limited(void *arg)
 {
-	struct splice_place *p = arg;
-	struct splice_options o = {.instance = p->b->d.dir, .answer_ms = 400, .ready = say_port, .arg = p};
+	const struct limits *l = arg;
+	struct splice_place *p = l->p;
+	struct splice_options o = {
+		.instance = p->b->d.dir, .answer_ms = l->answer_ms, .idle_ms = l->idle_ms, .ready = say_port, .arg = p};
 	struct sockaddr_in *at = (struct sockaddr_in *)&o.at, *other = (struct sockaddr_in *)&o.other;
 	struct splice_counts counts;
 	char text[2048];
@@ -106,17 +113,62 @@ static int impatient(void *arg)
 	return 1;
 }
 
-static void an_answer_that_does_not_come_is_a_502_and_an_unknown_outcome(void **state)
+/* splice in a process of the test's own, less patient than the command's. */
+static void start_limited(struct splice_place *p, uint64_t answer_ms, uint64_t idle_ms)
 {
-	struct splice_place *p = splice_place(state);
-	uint64_t deadline = 0, start;
+	struct limits l = {.p = p, .answer_ms = answer_ms, .idle_ms = idle_ms};
+	uint64_t deadline = 0;
 	char text[4096] = "";
-	int fd;
 
-	p->pid = part_start(impatient, p);
+	p->pid = part_start(limited, &l);
 	while (within(&deadline) && !strchr(text, '\n'))
 		splice_output(p, text, sizeof(text));
 	p->port = (unsigned)strtoul(text, NULL, 10);
+}
+
+static void a_client_that_asks_for_nothing_is_closed_and_no_other(void **state)
+{
+	struct splice_place *p = splice_place(state);
+	int never, asked, fallback, waits;
+	uint64_t start;
+	size_t len;
+	char *text = splice_text(SPLICE_PUT(.body = 10, .act = "hold len=10"), &len);
+
+	start_limited(p, 30000, 1000);
+	waits = splice_connect(p->port);
+	atomic_store(&p->nodes->hold, true);
+	splice_send(waits, text, len);
+	splice_wait_for_waiting(p, 1);
+	start = test_now_ms();
+	never = splice_connect(p->port);
+	asked = splice_connect(p->port);
+	fallback = splice_connect(p->port);
+	splice_expect(splice_go(asked, SPLICE_PUT(.body = 10)), 200, NODE_C1, 10);
+	splice_expect(splice_go(fallback, SPLICE_PUT(.extra = "Expect: 100-continue\r\n")), 200, NODE_FALLBACK, 10);
+	assert_true(splice_ended(never));
+	assert_true(test_now_ms() - start >= 1000);
+	assert_true(splice_ended(asked));
+	assert_true(splice_ended(fallback));
+	splice_expect_open_leases(p, 1); /* who waits for an answer asks for something */
+	atomic_store(&p->nodes->hold, false);
+	splice_expect(splice_answer(waits, false), 200, NODE_C1, 10);
+	splice_expect_open_leases(p, 0);
+	assert_int_equal(splice_leases(p).unknown, 0);
+	close(never);
+	close(asked);
+	close(fallback);
+	close(waits);
+	free(text);
+	assert_int_equal(splice_stop(p), 0);
+}
+
+static void an_answer_that_does_not_come_is_a_502_and_an_unknown_outcome(void **state)
+{
+	struct splice_place *p = splice_place(state);
+	uint64_t start;
+	int fd;
+
+	start_limited(p, 400, SPLICE_IDLE_MS);
 	atomic_store(&p->nodes->hold, true);
 	for (int i = 0; i < 2; i++) {
 		fd = splice_connect(p->port);
@@ -226,6 +278,50 @@ static void it_goes_on_without_its_daemon(void **state)
 	close(fd);
 }
 
+/* A write that takes longer than its mirror lives, and than any barrier. One of them is answered; of the other the process
+ * is killed. */
+static void a_write_that_outlives_its_mirror_holds_its_migration_back(void **state)
+{
+	struct splice_place *p = splice_place(state);
+	size_t len;
+	char *text = splice_text(SPLICE_PUT(.body = 10, .act = "hold len=10"), &len);
+	int fd;
+
+	splice_start(p, NULL, NULL);
+	for (int killed = 0; killed < 2; killed++) {
+		atomic_store(&p->nodes->hold, true);
+		fd = splice_connect(p->port);
+		splice_send(fd, text, len);
+		splice_wait_for_waiting(p, 1);
+		splice_expect_open_leases(p, 1);
+		wire_close(&p->admin);
+		daemon_kill(&p->b->d);
+		daemon_start(&p->b->d, "--barrier-ms", "300", NULL); /* the mirror goes */
+		wire_open(&p->admin, &p->b->d, WIRE_ADMIN);
+		move(p, "acme", killed ? "c1" : "c2");
+		usleep(1000000);
+		expect_pending(p, "leases-open");
+		if (killed) {
+			child_kill(&p->pid);
+		} else {
+			atomic_store(&p->nodes->hold, false);
+			splice_expect(splice_answer(fd, false), 200, NODE_C1, 10);
+		}
+		wire_do(&p->admin, "complete", "{s:s, s:i}", "partition", "acme", "wait_ms", 5000);
+		close(fd);
+		if (killed)
+			break;
+		assert_int_equal(splice_stop(p), 0);
+		wire_close(&p->admin);
+		daemon_kill(&p->b->d);
+		daemon_start(&p->b->d, "--bpf", "--barrier-ms", "300", NULL);
+		wire_open(&p->admin, &p->b->d, WIRE_ADMIN);
+		splice_start(p, NULL, NULL);
+	}
+	atomic_store(&p->nodes->hold, false);
+	free(text);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -235,6 +331,8 @@ int main(void)
 		SPLICE_TEST(kill_9_with_writes_under_way_leaves_their_outcome_unknown, 1500),
 		SPLICE_TEST(sigterm_ends_each_connection_behind_its_answer, 30000),
 		SPLICE_TEST(it_goes_on_without_its_daemon, 1500),
+		SPLICE_TEST(a_client_that_asks_for_nothing_is_closed_and_no_other, 30000),
+		SPLICE_TEST(a_write_that_outlives_its_mirror_holds_its_migration_back, 300),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

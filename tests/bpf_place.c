@@ -18,6 +18,7 @@
 #include "../shm/hash.h"
 #include "../shm/index.h"
 #include "child.h"
+#include "left_over.h"
 
 #define BPFFS "/sys/fs/bpf"
 #define BPFFS_MAGIC 0xcafe4a11
@@ -59,12 +60,14 @@ void bpf_place_make(struct bpf_place *p, const char *store)
 	/* The instance is named after the directory, which nobody else has. */
 	snprintf(p->d.dir, sizeof(p->d.dir), "%s/t-%s", p->d.home, strrchr(p->d.home, '-') + 1);
 	mirror_path(p->d.dir, p->pins, sizeof(p->pins));
+	left_over_put(p->pins);
 }
 
 void bpf_place_remove(struct bpf_place *p)
 {
 	daemon_remove(&p->d);
 	remove_tree(p->pins);
+	left_over_forget(p->pins);
 }
 
 int bpf_setup(void **state)
@@ -208,6 +211,40 @@ void bpf_put(struct wire *w, const char *partition, const char *cluster)
 {
 	wire_do(w, "set", "{s:s,s:{s:s,s:s}}", "partition", partition, "placement", "mode", "dedicated-cluster",
 		"cluster", cluster);
+}
+
+void bpf_fill(const struct bpf_place *p)
+{
+	struct wire w;
+
+	wire_open(&w, &p->d, WIRE_ADMIN);
+	bpf_cluster(&w, "c1", "http://10.0.0.1:9200");
+	bpf_put(&w, "acme", "c1");
+	wire_close(&w);
+}
+
+json_t *bpf_status(const struct daemon *d)
+{
+	struct wire w;
+	json_t *all, *bpf;
+
+	wire_open(&w, d, WIRE_LOOK);
+	all = wire_ok(&w, "status", NULL);
+	bpf = json_incref(json_object_get(all, "bpf"));
+	json_decref(all);
+	wire_close(&w);
+	assert_true(json_is_object(bpf));
+	return bpf;
+}
+
+void bpf_expect_on(const struct daemon *d, bool on)
+{
+	json_t *bpf = bpf_status(d);
+
+	if (is_true(bpf, "on") != on)
+		fail_msg("the mirror is %s: %s", on ? "off" : "on", text_of(bpf, "reason"));
+	assert_int_equal(*text_of(bpf, "reason") == '\0', on);
+	json_decref(bpf);
 }
 
 void bpf_expect_equal(struct bpf_place *p)

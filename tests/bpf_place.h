@@ -54,6 +54,12 @@ uint64_t bpf_view_find(const struct bpf_view *, const char *key, size_t len, str
 /* On an admin connection: cluster ID with an endpoint; a partition settled there (dedicated-cluster). */
 void bpf_cluster(struct wire *, const char *id, const char *endpoint);
 void bpf_put(struct wire *, const char *partition, const char *cluster);
+/* Cluster c1 at http://10.0.0.1:9200, and acme settled there. */
+void bpf_fill(const struct bpf_place *);
+/* What the daemon's status says of the mirror; the test's to let go. */
+json_t *bpf_status(const struct daemon *);
+/* It is on, or it is off with a reason. */
+void bpf_expect_on(const struct daemon *, bool on);
 /* The daemon's own compare of table and mirror finds no difference. */
 void bpf_expect_equal(struct bpf_place *);
 

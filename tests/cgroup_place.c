@@ -17,8 +17,10 @@
 #include <unistd.h>
 
 #include "child.h"
+#include "left_over.h"
 
-const char *own_network(void)
+/* This process is alone with a loopback device that is up, and an empty /sys/fs/bpf. NULL, or why not. */
+static const char *own_network(void)
 {
 	struct ifreq lo = {.ifr_name = "lo"};
 	static char why[128];
@@ -62,7 +64,8 @@ static bool find_mount(char *path, size_t size)
 	return found;
 }
 
-const char *cgroup_make(struct cgroup *c)
+/* NULL, or why there is none. */
+static const char *cgroup_make(struct cgroup *c)
 {
 	static char why[160];
 	char root[128];
@@ -79,8 +82,12 @@ const char *cgroup_make(struct cgroup *c)
 		snprintf(root, sizeof(root), "%s", c->mount);
 	}
 	snprintf(c->path, sizeof(c->path), "%s/berth-test-%d", root, (int)getpid());
-	if (mkdir(c->path, 0755) == 0)
+	if (mkdir(c->path, 0755) == 0) {
+		left_over_put(c->path);
+		if (c->mount[0]) /* behind what is in there */
+			left_over_put(c->mount);
 		return NULL;
+	}
 	snprintf(why, sizeof(why), "no cgroup can be made: %s", strerror(errno));
 	c->path[0] = '\0';
 	cgroup_remove(c);
@@ -110,5 +117,34 @@ void cgroup_remove(struct cgroup *c)
 		umount2(c->mount, MNT_DETACH);
 		rmdir(c->mount);
 	}
+	left_over_forget(c->path);
+	left_over_forget(c->mount);
 	memset(c, 0, sizeof(*c));
+}
+
+/* ---- for a group of tests ---------------------------------------------------------------------------------------- */
+
+struct cgroup own_cgroup;
+static const char *unable; /* NULL: all is there */
+
+bool own_place_make(void)
+{
+	unable = own_network();
+	if (!unable)
+		unable = cgroup_make(&own_cgroup);
+	return !unable;
+}
+
+int own_place_remove(void **state)
+{
+	(void)state;
+	cgroup_remove(&own_cgroup);
+	return 0;
+}
+
+void own_place_needed(const struct bpf_place *p)
+{
+	bpf_needed(p);
+	if (unable)
+		SKIP("%s", unable);
 }

@@ -5,10 +5,8 @@
 #ifndef BERTH_TESTS_CGROUP_PLACE_H
 #define BERTH_TESTS_CGROUP_PLACE_H
 
-#include <stdbool.h>
+#include "bpf_place.h"
 
-/* This process is alone with a loopback device that is up, and an empty /sys/fs/bpf. NULL, or why not. */
-const char *own_network(void);
 /* Runs `ip` with these arguments, strings; the test fails when it does. */
 #define ip_run(...) ip_run_args((const char *const[]){"/sbin/ip", __VA_ARGS__, NULL})
 void ip_run_args(const char *const argv[]);
@@ -17,10 +15,15 @@ struct cgroup {
 	char mount[64]; /* "": was mounted already */
 	char path[192]; /* "": there is none */
 };
-/* NULL, or why there is none. */
-const char *cgroup_make(struct cgroup *);
 bool cgroup_join(const struct cgroup *); /* this process; for a part that ends in there */
 /* Its processes have ended. */
 void cgroup_remove(struct cgroup *);
+
+/* Network and cgroup for a group of tests: its setup calls own_place_make, and own_place_remove is its teardown. */
+extern struct cgroup own_cgroup;
+bool own_place_make(void); /* false: one of them cannot be had */
+int own_place_remove(void **state);
+/* The first line of a test: ends it with SKIP when BPF does not work here, or one of the two cannot be had. */
+void own_place_needed(const struct bpf_place *);
 
 #endif

@@ -34,6 +34,9 @@ void tool_ok(const struct daemon *, ...) __attribute__((sentinel));
 void remove_tree(const char *path);
 /* A mount namespace of this process's own, private from here on. False after a line `SKIP: reason`. */
 bool own_mounts(void);
+/* Is memory that is to be zeros in a forked child (MADV_WIPEONFORK) zeros there? Not under qemu-user. False after a line
+ * `SKIP: reason`. */
+bool fork_wipes(void);
 /* Prints the reason, and ends the test. */
 #define SKIP(...) \
 	do { \

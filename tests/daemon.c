@@ -20,6 +20,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "left_over.h"
+
 #define ARGS_MAX 32
 
 uint64_t test_now_ms(void)
@@ -66,33 +68,6 @@ static int remove_one(const char *path, const struct stat *st, int type, struct 
 	return remove(path);
 }
 
-/* Directories of tests that failed before they could clean up: removed when the program that made them ends. */
-static char left_over[64][sizeof(((struct daemon *)0)->home)];
-static pid_t maker;
-
-static void remove_left_over(void)
-{
-	for (size_t i = 0; i < sizeof(left_over) / sizeof(left_over[0]) && getpid() == maker; i++) {
-		if (left_over[i][0])
-			nftw(left_over[i], remove_one, 16, FTW_DEPTH | FTW_PHYS);
-	}
-}
-
-/* From this one into that one: "" is a free place. */
-static void left_over_put(const char *from, const char *to)
-{
-	if (!maker) {
-		maker = getpid();
-		atexit(remove_left_over);
-	}
-	for (size_t i = 0; i < sizeof(left_over) / sizeof(left_over[0]); i++) {
-		if (strcmp(left_over[i], from) == 0) {
-			strcpy(left_over[i], to);
-			return;
-		}
-	}
-}
-
 void daemon_make(struct daemon *d, const char *store)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -102,7 +77,7 @@ void daemon_make(struct daemon *d, const char *store)
 	strcpy(d->home, "/dev/shm/berth-daemon-XXXXXX");
 	if (!mkdtemp(d->home))
 		fail_msg("%s: %s", d->home, strerror(errno));
-	left_over_put("", d->home);
+	left_over_put(d->home);
 	chmod(d->home, 0755);
 	snprintf(d->dir, sizeof(d->dir), "%s/i", d->home);
 	snprintf(d->log, sizeof(d->log), "%s/log", d->home);
@@ -122,7 +97,7 @@ void daemon_remove(struct daemon *d)
 		daemon_kill(d);
 	close(d->notify_fd);
 	nftw(d->home, remove_one, 16, FTW_DEPTH | FTW_PHYS);
-	left_over_put(d->home, "");
+	left_over_forget(d->home);
 }
 
 int daemon_setup(void **state)
@@ -186,7 +161,7 @@ void daemon_expect_log(const struct daemon *d, const char *wanted)
 
 static _Noreturn void run(const struct daemon *d, char **args)
 {
-	char notify[100];
+	char notify[100], watchdog[16];
 	int log = open(d->log, O_WRONLY | O_CREAT | O_APPEND, 0644);
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -194,7 +169,12 @@ static _Noreturn void run(const struct daemon *d, char **args)
 	snprintf(notify, sizeof(notify), "%s/notify", d->home);
 	setenv("NOTIFY_SOCKET", notify, 1);
 	unsetenv("JOURNAL_STREAM");
-	unsetenv("WATCHDOG_USEC");
+	snprintf(watchdog, sizeof(watchdog), "%u000", d->watchdog_ms);
+	unsetenv("WATCHDOG_PID");
+	if (d->watchdog_ms)
+		setenv("WATCHDOG_USEC", watchdog, 1);
+	else
+		unsetenv("WATCHDOG_USEC");
 	signal(SIGPIPE, SIG_DFL);
 	execv(args[0], args);
 	perror(args[0]);
@@ -267,7 +247,9 @@ static int reap(pid_t pid, int pidfd, const struct daemon *d)
 		waitpid(pid, &status, 0);
 		fail_msg("berthd did not end within %d ms:\n%s", DAEMON_MS, daemon_log(d));
 	}
-	waitpid(pid, &status, 0);
+	while (waitpid(pid, &status, 0) != pid)
+		if (errno != EINTR)
+			fail_msg("berthd, process %ld, cannot be waited for: %s", (long)pid, strerror(errno));
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 

@@ -24,6 +24,7 @@ struct daemon {
 	char log[80];   /* file: stderr of all its starts */
 	pid_t pid;      /* 0: not running */
 	int pidfd, notify_fd;
+	unsigned watchdog_ms; /* of the next start: what systemd asks for; 0: nothing */
 };
 
 /* ---- process ---- */

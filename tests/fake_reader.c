@@ -15,7 +15,10 @@ void fake_attach_as(struct core_place *p, struct fake_reader *f, uint32_t n_read
 	struct registry *registry = table_registry(core_table(p->core));
 	const struct registry_peer peer = {.pid = pid, .uid = getuid(), .pidfd = -1};
 	struct stat st;
-	const struct registry_wish wish = {.n_readers = n_readers, .n_leases = n_leases, .writes = writes};
+	const struct registry_wish wish = {.n_readers = n_readers,
+					   .n_leases = n_leases,
+					   .writes = writes,
+					   .fences = !table_shared(core_table(p->core)).membarrier};
 
 	*f = (struct fake_reader){.n_leases = n_leases};
 	assert_ok(registry_attach(registry, &peer, &wish, &f->fd, &f->slot, &f->attach, &p->r));

@@ -266,6 +266,7 @@ static void read_table(const unsigned char *bytes, size_t size, bool intact)
 		key = index_key(&m, e, &len);
 		if (key) {
 			HOLDS(len >= 1 && len <= SHM_KEY_MAX);
+			HOLDS(key != e->key || len <= SHM_KEY_INLINE); /* never the next entry's bytes */
 			look(key, len);
 		}
 		read_detail(&m, atomic_load(&e->det[0]));

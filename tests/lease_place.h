@@ -38,6 +38,7 @@ struct lease_place {
 /* Skips the test where packet programs cannot run. */
 struct lease_place *lease_place(void **state, const char *store, const char *barrier_ms);
 int lease_place_remove(void **state);
+#define LEASE_TEST(test) cmocka_unit_test_teardown(test, lease_place_remove)
 /* The daemon, killed or stopped before, again, and the connection to it. bpf false: without a mirror. */
 void lease_restart(struct lease_place *, const char *barrier_ms, bool bpf);
 
@@ -64,5 +65,8 @@ json_int_t lease_held(struct lease_place *, const char *partition, const char *r
 json_int_t lease_in_flight(struct lease_place *, const char *partition);
 /* It must be done, and tell how long writes were held back. */
 json_int_t lease_complete(struct lease_place *, const char *partition);
+/* It is done within wait_ms; when it was answered (test_now_ms). */
+uint64_t lease_await_complete(struct lease_place *, const char *partition, int wait_ms);
+uint64_t lease_epoch_of(struct lease_place *, const char *partition);
 
 #endif

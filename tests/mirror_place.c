@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "child.h"
+#include "left_over.h"
 
 void mirror_place_up(struct mirror_place *p, bool bpf)
 {
@@ -30,6 +31,7 @@ int mirror_place_make(void **state)
 		return 0;
 	scratch_open(&p->s);
 	mirror_path(p->s.path, p->pins, sizeof(p->pins));
+	left_over_put(p->pins);
 	mirror_place_up(p, true);
 	return 0;
 }
@@ -41,8 +43,10 @@ int mirror_place_remove(void **state)
 	table_close(&p->t);
 	if (p->s.path[0])
 		scratch_close(&p->s);
-	if (p->pins[0])
+	if (p->pins[0]) {
 		remove_tree(p->pins);
+		left_over_forget(p->pins);
+	}
 	free(p);
 	return 0;
 }

@@ -7,43 +7,14 @@
 #include <string.h>
 #include <unistd.h>
 
-static struct mp_place *present;
-static pid_t owner; /* not the reader processes that it forks */
-
-static void clean(void)
-{
-	if (!present)
-		return;
-	if (present->readers.s)
-		readers_kill_all();
-	if (present->d.pid)
-		kill(present->d.pid, SIGCONT);
-	daemon_remove(&present->d);
-	present = NULL;
-}
-
-/* Not async-signal-safe, and good enough for a program that waits for conditions nearly all of its time. */
-static void on_end(int number)
-{
-	if (getpid() == owner)
-		clean();
-	signal(number, SIG_DFL);
-	raise(number);
-}
-
 void mp_begin(void)
 {
-	owner = getpid();
-	signal(SIGTERM, on_end);
-	signal(SIGINT, on_end);
-	signal(SIGHUP, on_end);
 	signal(SIGPIPE, SIG_IGN);
 }
 
 void mp_place_make(struct mp_place *p, const char *store)
 {
 	daemon_make(&p->d, store);
-	present = p;
 }
 
 int mp_setup(void **state)
@@ -58,7 +29,9 @@ int mp_setup(void **state)
 
 void mp_place_remove(struct mp_place *p)
 {
-	clean();
+	if (p->readers.s)
+		readers_kill_all();
+	daemon_remove(&p->d);
 	free(p->stream.items);
 	p->stream.items = NULL;
 }

@@ -12,7 +12,7 @@ struct mp_place {
 	struct readers readers;
 };
 
-/* At the start of main: when the program is told to end, what it has made goes too. */
+/* At the start of main: a process that has gone is an error of the write to it, not the end of the test. */
 void mp_begin(void);
 
 void mp_place_make(struct mp_place *, const char *store); /* for a setup that starts the daemon in its own way */

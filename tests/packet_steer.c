@@ -16,12 +16,13 @@
 
 #define PROCESSORS_MAX 1024
 
-void steer_place_open(struct steer_place *p)
+bool steer_place_open(struct steer_place *p, void **state)
 {
+	*state = p;
 	memset(p, 0, sizeof(*p));
 	bpf_place_make(&p->bpf, "memory");
 	if (!p->bpf.able)
-		return;
+		return false;
 	daemon_start(&p->bpf.d, "--bpf", NULL);
 	wire_open(&p->admin, &p->bpf.d, WIRE_ADMIN);
 	for (unsigned i = 1; i <= 4; i++) {
@@ -34,10 +35,15 @@ void steer_place_open(struct steer_place *p)
 	bpf_view_open(&p->bpf, &p->view);
 	p->events_fd = bpf_pinned(&p->bpf, "events");
 	p->stats_fd = bpf_pinned(&p->bpf, "stats");
+	return true;
 }
 
-void steer_place_close(struct steer_place *p)
+int steer_place_close(void **state)
 {
+	struct steer_place *p = *state;
+
+	while (p->steers)
+		steer_close(p->steers);
 	if (p->bpf.able) {
 		close(p->stats_fd);
 		close(p->events_fd);
@@ -45,6 +51,15 @@ void steer_place_close(struct steer_place *p)
 		wire_close(&p->admin);
 	}
 	bpf_place_remove(&p->bpf);
+	return 0;
+}
+
+void *steer_needed(void **state)
+{
+	const struct steer_place *p = *state;
+
+	bpf_needed(&p->bpf);
+	return *state;
 }
 
 void steer_put(struct steer_place *p, const char *partition, const char *cluster, unsigned phase)
@@ -88,7 +103,8 @@ void steer_open(struct steer *s, struct steer_place *p, const struct oracle *ora
 	struct steer_config config = {.gate = gate, .port = oracle->port};
 	char text[512];
 
-	*s = (struct steer){.place = p, .oracle = *oracle, .gate = gate};
+	*s = (struct steer){.place = p, .next = p->steers, .oracle = *oracle, .gate = gate};
+	p->steers = s;
 	s->object = bpf_object__open_file(daemon_program("bpf/steer.bpf.o"), NULL);
 	if (!s->object)
 		fail_msg("bpf/steer.bpf.o: %s", strerror(errno));
@@ -108,6 +124,11 @@ void steer_open(struct steer *s, struct steer_place *p, const struct oracle *ora
 
 void steer_close(struct steer *s)
 {
+	struct steer **at = &s->place->steers;
+
+	while (*at != s)
+		at = &(*at)->next;
+	*at = s->next;
 	bpf_object__close(s->object);
 	s->object = NULL;
 }

@@ -16,15 +16,21 @@ struct steer_place {
 	struct bpf_view view;
 	struct wire admin;
 	int events_fd, stats_fd;
+	struct steer *steers; /* those that are open */
 };
-/* A daemon with clusters c1 to c4 and no partition. When BPF does not work here, bpf.able is false and nothing is there. */
-void steer_place_open(struct steer_place *);
-void steer_place_close(struct steer_place *);
+/* For the setup of tests, whose state it becomes, alone or as a struct's first member: a daemon with clusters c1 to c4 and no
+ * partition. False when BPF does not work here: then nothing is there. */
+bool steer_place_open(struct steer_place *, void **state);
+/* Its teardown: the end of all, and of what is open on it. */
+int steer_place_close(void **state);
+/* The first line of a test: ends it with SKIP when BPF does not work here; the state. */
+void *steer_needed(void **state);
 /* A partition in a phase (shm/word.h); its cluster is one of the four. */
 void steer_put(struct steer_place *, const char *partition, const char *cluster, unsigned phase);
 
 struct steer {
 	struct steer_place *place;
+	struct steer *next; /* of the place's */
 	struct bpf_object *object;
 	int fd, mark_fd;
 	struct oracle oracle;

@@ -3,6 +3,7 @@
 #include "reader_place.h"
 
 #include "../shm/hash.h"
+#include "../writer/pinning.h"
 #include "../writer/table_internal.h"
 
 #include <poll.h>
@@ -275,27 +276,48 @@ static int registration(struct reader_place *p, enum answers how, const char *re
 	return fd;
 }
 
-static void reply(int socket, const char *line, int fd)
+/* A registration's descriptor, a doorbell, both or neither (-1); they are closed. */
+static void reply(int socket, const char *line, int fd, int bell)
 {
 	union {
 		struct cmsghdr align;
-		char bytes[CMSG_SPACE(sizeof(int))];
+		char bytes[CMSG_SPACE(2 * sizeof(int))];
 	} control = {0};
 	struct iovec part = {(void *)(uintptr_t)line, strlen(line)};
 	struct msghdr m = {.msg_iov = &part, .msg_iovlen = 1};
+	const int fds[2] = {fd >= 0 ? fd : bell, bell};
+	size_t n = (size_t)(fd >= 0) + (size_t)(bell >= 0);
 
-	if (fd >= 0) {
+	if (n > 0) {
 		m.msg_control = &control;
-		m.msg_controllen = sizeof control;
+		m.msg_controllen = CMSG_SPACE(n * sizeof(int));
 		CMSG_FIRSTHDR(&m)->cmsg_level = SOL_SOCKET;
 		CMSG_FIRSTHDR(&m)->cmsg_type = SCM_RIGHTS;
-		CMSG_FIRSTHDR(&m)->cmsg_len = CMSG_LEN(sizeof fd);
-		memcpy(CMSG_DATA(CMSG_FIRSTHDR(&m)), &fd, sizeof fd);
+		CMSG_FIRSTHDR(&m)->cmsg_len = CMSG_LEN(n * sizeof(int));
+		memcpy(CMSG_DATA(CMSG_FIRSTHDR(&m)), fds, n * sizeof(int));
 	}
 	if (sendmsg(socket, &m, MSG_NOSIGNAL) < 0)
 		return;
-	if (fd >= 0)
-		close(fd);
+	for (size_t i = 0; i < n; i++)
+		close(fds[i]);
+}
+
+/* The process's end of a doorbell; -1: it pins nothing. As attach.c. */
+static int doorbell(struct reader_place *p, uint32_t slot, uint64_t attach, bool again)
+{
+	struct registry_rings rings;
+	struct refusal why;
+	int bell[2];
+
+	if (!p->cursors || !registry_rings(table_registry(p->table), slot, attach, &rings))
+		return -1;
+	if (pinning_bell(bell, &why) != R_DONE)
+		abort();
+	if (again)
+		cursors_reattach(p->cursors, slot, bell[1]);
+	else
+		cursors_attach(p->cursors, &rings, bell[1]);
+	return bell[0];
 }
 
 static void refuse_with(int socket, const char *code)
@@ -306,7 +328,14 @@ static void refuse_with(int socket, const char *code)
 		 "{\"jsonrpc\": \"2.0\", \"id\": 1, \"error\": {\"message\": \"a \\\"}, quoted\", \"code\": -32021, "
 		 "\"data\": {\"retryable\": true, \"code\": \"%s\"}}}\n",
 		 code);
-	reply(socket, line, -1);
+	reply(socket, line, -1, -1);
+}
+
+static uint64_t number_in(const char *line, const char *name)
+{
+	const char *at = strstr(line, name);
+
+	return at ? strtoull(at + strlen(name), NULL, 10) : 0;
 }
 
 static void answer(struct reader_place *p, int socket, const char *request)
@@ -323,20 +352,23 @@ static void answer(struct reader_place *p, int socket, const char *request)
 	if (how == ANSWER_DENIED)
 		return refuse_with(socket, "denied");
 	if (how == ANSWER_RUBBISH)
-		return reply(socket, "{\"result\"\n", -1);
+		return reply(socket, "{\"result\"\n", -1, -1);
 	if (again && how == ANSWER_UNKNOWN) {
 		atomic_store(&p->answers, ANSWER_REGISTER);
 		return refuse_with(socket, "invalid");
 	}
 	if (again) {
 		atomic_fetch_add(&p->n_reattached, 1);
-		return reply(socket, "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\n", -1);
+		return reply(socket, "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\n", -1,
+			     doorbell(p, (uint32_t)number_in(request, "\"slot\":"), number_in(request, "\"attach\":"),
+				      true));
 	}
 	atomic_fetch_add(&p->n_attached, 1);
 	fd = registration(p, how, request, result, sizeof result);
 	if (how == ANSWER_NO_FD)
 		close(fd);
-	reply(socket, result, how == ANSWER_NO_FD ? -1 : fd);
+	reply(socket, result, how == ANSWER_NO_FD ? -1 : fd,
+	      doorbell(p, (uint32_t)number_in(result, "\"slot\":"), number_in(result, "\"attach\":"), false));
 }
 
 static void *server(void *arg)

@@ -19,6 +19,7 @@
 #include "../shm/grace.h"
 #include "../shm/lease.h"
 #include "../shm/segment.h"
+#include "../writer/cursors.h"
 #include "../writer/registry.h"
 #include "../writer/table.h"
 
@@ -54,6 +55,7 @@ struct reader_place {
 	_Atomic int answers;
 	_Atomic int n_attached, n_reattached;
 	struct shm_registration *_Atomic registration; /* the last one that was handed over */
+	struct cursors *cursors;                       /* of a test that has the cursor thread: told of who pins */
 };
 
 int make_reader_place(void **state); /* clusters 1 "c1" and 2 "c2" */

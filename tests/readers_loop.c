@@ -119,7 +119,7 @@ static uint32_t digest_of(unsigned cluster, unsigned kind, unsigned phase)
 
 /* ---- single calls ------------------------------------------------------------------------------------------ */
 
-static void ask_gate(struct looker *me, uint32_t i, const char *key, size_t len, uint64_t epoch)
+static int ask_gate(struct looker *me, uint32_t i, const char *key, size_t len, uint64_t epoch)
 {
 	struct before b = look_before(me, i);
 	int rc = berth_admit(me->r, key, len, epoch);
@@ -145,6 +145,7 @@ static void ask_gate(struct looker *me, uint32_t i, const char *key, size_t len,
 	default:
 		FAILED(me, "admit: partition %u: %s", i, berth_strerror(rc));
 	}
+	return rc;
 }
 
 static void route_one(struct looker *me)
@@ -159,8 +160,8 @@ static void route_one(struct looker *me)
 
 	count(&me->report->routes);
 	judge(me, "route", i, &b, rc, at.epoch, digest_of(at.cluster, at.kind, at.phase), at.is_default);
-	if (rc == BERTH_OK)
-		ask_gate(me, i, key, len, at.epoch);
+	if (rc == BERTH_OK && ask_gate(me, i, key, len, at.epoch) == BERTH_OK && at.phase == BERTH_CUTOVER)
+		WRONG(me, "INV-M1: partition %u is admitted in cutover, epoch %llu", i, (unsigned long long)at.epoch);
 	if (old && old != at.epoch)
 		ask_gate(me, i, key, len, old);
 }

@@ -10,6 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "left_over.h"
+
 void scratch_open(struct scratch *s)
 {
 	struct instance *in = &s->instance;
@@ -20,6 +22,7 @@ void scratch_open(struct scratch *s)
 		perror(s->path);
 		exit(99);
 	}
+	left_over_put(s->path);
 	memcpy(in->path, s->path, sizeof s->path);
 	in->dir_fd = open(s->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	in->table_mode = 0644;
@@ -46,4 +49,5 @@ void scratch_close(struct scratch *s)
 	close(s->instance.table_dir_fd);
 	close(s->instance.dir_fd);
 	nftw(s->path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+	left_over_forget(s->path);
 }

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT
- * torture_lease.h: what may be seen and what may travel. The gates are the coordinator's word of what is globally known:
+ * torture.h: what may be seen and what may travel. The gates are the coordinator's word of what is globally known:
  * "since this answer, and until the next call, the partition is here, in this phase, at this epoch". Called by all
  * processes and threads. Must not use cmocka. */
 #include <stdarg.h>
 #include <stdio.h>
 #include <unistd.h>
 
-#include "torture_lease.h"
+#include "torture.h"
 
 struct t_shared *t_shared;
 

@@ -1,18 +1,22 @@
 /* SPDX-License-Identifier: MIT
- * torture_lease.h: a process, that is its main thread: attaches, keeps up, and does to itself what programs do:
- * detaches and attaches again, forks, becomes another program by exec with writes under way. Must not use cmocka. */
+ * torture.h: a process, that is its main thread: attaches, keeps up, detaches and attaches again. Must not use cmocka. */
 #include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "drain_workers.h"
+#include "torture.h"
 #include "torture_ambush.h"
-#include "torture_lease.h"
 
 #define FENCES 3u         /* a process whose readers fence for themselves */
 #define HELD_UP_US 15000u /* time for a cutover and its drain */
 /* Slots of each reader; 0: the usual 4,096. */
 static const uint32_t max_leases[T_READ_ONLY] = {0, 0, 512, 512, 8, 24};
+
+bool t_pins(const struct t_own *own)
+{
+	return own->number % 2 && own->number > 1;
+}
 
 size_t t_key(char key[READERS_KEY_SIZE], unsigned partition)
 {
@@ -21,12 +25,12 @@ size_t t_key(char key[READERS_KEY_SIZE], unsigned partition)
 
 /* ---- attachment -------------------------------------------------------------------------------------------- */
 
-static struct t_lane *main_lane(struct t_own *own)
+struct t_lane *t_main_lane(struct t_own *own)
 {
 	return &own->lanes[T_THREADS];
 }
 
-static void keep_up(struct t_own *own)
+void t_keep_up(struct t_own *own)
 {
 	int rc = berth_maintain(own->b);
 
@@ -43,15 +47,17 @@ static bool attach(struct t_own *own)
 
 	options.writes = t_read_only(own) ? BERTH_WRITES_NONE : BERTH_WRITES_BRACKETED;
 	options.max_leases = t_read_only(own) ? 0 : max_leases[own->number];
-	options.wait_ms = mp_random(&main_lane(own)->random) % 4 ? 0 : BERTH_NO_WAIT;
+	options.cursors = t_pins(own) ? BERTH_CURSORS_PIN : 0;
+	/* With BERTH_NO_WAIT a release is not acknowledged. */
+	options.wait_ms = t_pins(own) || mp_random(&t_main_lane(own)->random) % 4 ? 0 : BERTH_NO_WAIT;
 	rc = berth_attach(t_shared->dir, &options, &own->b);
 	if (rc != BERTH_OK) {
 		t_wrong("attach is answered %s", berth_strerror(rc));
 		return false;
 	}
-	keep_up(own);
-	t_open_reader(main_lane(own));
-	return main_lane(own)->r != NULL;
+	t_keep_up(own);
+	t_open_reader(t_main_lane(own));
+	return t_main_lane(own)->r != NULL;
 }
 
 static unsigned n_held(struct t_own *own)
@@ -66,7 +72,7 @@ static unsigned n_held(struct t_own *own)
 /* No other thread has a reader open. */
 static void leave(struct t_own *own)
 {
-	struct t_lane *me = main_lane(own);
+	struct t_lane *me = t_main_lane(own);
 	int rc;
 
 	if (n_held(own) > 0 && mp_random(&me->random) % 2) {
@@ -88,7 +94,7 @@ static void leave(struct t_own *own)
 		t_wrong("detach is answered %s", berth_strerror(rc));
 }
 
-static bool attach_again(struct t_own *own)
+bool t_attach_again(struct t_own *own)
 {
 	bool there;
 
@@ -105,60 +111,7 @@ static bool attach_again(struct t_own *own)
 	return there;
 }
 
-/* ---- faults ------------------------------------------------------------------------------------------------ */
-
-static void expect_forked(int rc, const char *call)
-{
-	if (rc != BERTH_E_FORKED)
-		t_wrong("%s in a forked child is answered %s", call, berth_strerror(rc));
-}
-
-static _Noreturn void in_child(struct t_own *own, uint64_t dice)
-{
-	struct t_lane *me = main_lane(own);
-	char key[READERS_KEY_SIZE];
-	size_t len = t_key(key, 1);
-	struct berth_write w = {0};
-	struct berth_route at;
-
-	expect_forked(berth_route(me->r, key, len, &at), "route");
-	if (!t_read_only(own))
-		expect_forked(berth_write_begin(me->r, key, len, 0, &w), "begin");
-	if (me->n_held > 0)
-		expect_forked(berth_write_end(me->r, &me->held[0].w, BERTH_DONE), "end");
-	for (uint64_t i = dice % 100; i > 0; i--)
-		mp_pause();
-	if (dice % 3 == 0)
-		execl("/bin/true", "true", (char *)NULL);
-	_exit(0);
-}
-
-static void fork_once(struct t_own *own, pid_t *child)
-{
-	struct t_lane *me = main_lane(own);
-	uint64_t dice = mp_random(&me->random);
-
-	if (*child > 0)
-		return;
-	if (!t_read_only(own))
-		t_begin_one(me);
-	*child = fork();
-	if (*child == 0)
-		in_child(own, dice);
-	t_count(&own->p->counts.forks);
-	t_end_all(me, me);
-}
-
-static void become_another(struct t_own *own)
-{
-	t_count(&own->p->counts.execs);
-	if (!t_read_only(own))
-		t_begin_one(main_lane(own));
-	atomic_store(&own->p->died_ms, mp_now_ms());
-	execl("/bin/sleep", "sleep", "0.2", (char *)NULL);
-	t_wrong("no /bin/sleep");
-	_exit(1);
-}
+/* ---- the process -------------------------------------------------------------------------------------------- */
 
 static bool all_idle(struct t_own *own)
 {
@@ -170,27 +123,23 @@ static bool all_idle(struct t_own *own)
 
 static bool live(struct t_own *own)
 {
-	struct t_lane *me = main_lane(own);
+	struct t_lane *me = t_main_lane(own);
 	uint64_t fault = mp_now_ms() + 300 + mp_random(&me->random) % 1500;
 	pid_t child = 0;
 
 	while (!atomic_load(&t_shared->stop)) {
-		keep_up(own);
+		t_keep_up(own);
 		if (child > 0 && waitpid(child, NULL, WNOHANG) == child)
 			child = 0;
 		if (atomic_load(&t_shared->quiet)) {
 			t_end_all(me, me);
 			atomic_store(&own->p->quiet, all_idle(own));
 		} else if (mp_now_ms() >= fault) {
-			uint64_t dice = mp_random(&me->random) % 100;
-
-			if (dice < 10)
-				become_another(own);
-			if (dice < 50)
-				fork_once(own, &child);
-			else if (!attach_again(own))
+			if (!t_own_fault(own, &child))
 				return false;
 			fault = mp_now_ms() + 300 + mp_random(&me->random) % 1500;
+		} else if (atomic_load(&t_shared->weather.storm)) {
+			t_storm(own);
 		}
 		for (unsigned i = 0; i < 8; i++)
 			mp_pause();

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT
- * torture_lease.h: a thread of a process. Begins writes, one by one and in bulk, holds them for a while or hands them to
+ * torture.h: a thread of a process. Begins writes, one by one and in bulk, holds them for a while or hands them to
  * another thread, ends them, reads in between; closes its reader over open leases now and then. Must not use cmocka. */
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 
+#include "torture.h"
 #include "torture_ambush.h"
-#include "torture_lease.h"
 
 #define BULK 64u
 #define BURST 3000u
@@ -315,6 +315,8 @@ static void read_one(struct t_lane *l)
 	struct berth_route at;
 	int rc;
 
+	if (random_of(l, 64) == 0)
+		ambush_within(&l->random, 300);
 	if (random_of(l, 4) == 0) {
 		rc = look_up(l, key, len, &a);
 	} else {
@@ -362,6 +364,9 @@ static void step(struct t_lane *l)
 	struct berth_write w = {0};
 
 	read_one(l);
+	t_read_document(l);
+	if (t_pins(l->own))
+		t_pin_step(l);
 	if (t_read_only(l->own)) {
 		int rc = berth_write_begin(l->r, "p1", 2, 0, &w);
 
@@ -383,6 +388,7 @@ void *t_thread(void *lane)
 	struct t_lane *l = lane;
 	struct t_own *own = l->own;
 
+	t_pins_given_up(own->p, l->number);
 	t_open_reader(l);
 	while (!atomic_load(&own->over) && l->r) {
 		step(l);

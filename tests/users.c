@@ -4,6 +4,7 @@
 
 #include <grp.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -14,6 +15,7 @@
 #include "../shm/segment.h"
 
 struct daemon *place;
+const char *const *users_options;
 static bool groups_made;
 
 /* ---- a place with the two groups -------------------------------------------------------------------------------- */
@@ -21,15 +23,18 @@ static bool groups_made;
 /* /etc/group as it is, with our two groups; only this process and its children see it. */
 static bool make_groups(void)
 {
-	static const char path[] = "/dev/shm/berth-test-group-file";
+	char path[] = "/dev/shm/berth-group-XXXXXX";
 	char line[512];
 	FILE *from, *to;
+	int fd;
 
 	if (groups_made || !own_mounts())
 		return groups_made;
 	from = fopen("/etc/group", "r");
-	to = fopen(path, "w");
-	assert_non_null(to);
+	fd = mkstemp(path);
+	to = fd < 0 ? NULL : fdopen(fd, "w");
+	if (!to)
+		fail_msg("%s: %s", path, strerror(errno));
 	while (from && fgets(line, sizeof line, from))
 		if (strncmp(line, "berth:", 6) != 0 && strncmp(line, "berth-admin:", 12) != 0)
 			fputs(line, to);
@@ -50,8 +55,10 @@ int users_make(void **state)
 	*state = place = NULL;
 	if (!make_groups())
 		return 0;
-	assert_int_equal(daemon_setup(state), 0);
-	place = *state;
+	*state = place = calloc(1, sizeof *place);
+	assert_non_null(place);
+	daemon_make(place, "memory");
+	daemon_start_with(place, users_options ? users_options : (const char *const[]){NULL});
 	tool_ok(place, "cluster", "set", "c1", "--endpoint", "http://h:1", NULL);
 	tool_ok(place, "cluster", "set", "c2", "--endpoint", "http://h:2", NULL);
 	tool_ok(place, "set", "acme", "--mode", "dedicated-index", "--cluster", "c1", "--index", "acme", NULL);

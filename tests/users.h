@@ -17,6 +17,8 @@
 
 extern struct daemon *place; /* NULL: it could not be made, the reason has been printed */
 
+extern const char *const *users_options; /* of the daemons started from here on, NULL last; NULL: none */
+
 /* As cmocka wants them: a daemon with clusters c1 and c2, and acme on c1. */
 int users_make(void **state);
 int users_remove(void **state);

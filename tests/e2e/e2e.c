@@ -1,15 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * The end-to-end proof (`make check-e2e`): tenants move between clusters while clients write and read through a real
  * proxy, and afterwards every write is looked for in the clusters' own logs. Started by tests/run from the top of the
- * tree; needs nginx with Lua.
- *
- * E2E_MIGRATIONS=n  so many migrations in all (200); E2E_ONLY=pattern  tests whose names match; BERTH_SEED=n */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+ * tree, with the settings of suite.h (migrations: of all tests together); needs nginx with Lua. */
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
@@ -18,6 +10,7 @@
 #include <unistd.h>
 
 #include "cursors.h"
+#include "suite.h"
 #include "verdict.h"
 
 #define PARTITIONS 50u
@@ -35,9 +28,6 @@ struct run {
 	struct check_report report;
 };
 
-static uint64_t seed;
-static unsigned migrations = 200;
-
 static void run_open_with(struct run *r, unsigned barrier_ms, unsigned tries, unsigned leases, const char *cursors,
 			  const struct load_mix *mix)
 {
@@ -46,7 +36,7 @@ static void run_open_with(struct run *r, unsigned barrier_ms, unsigned tries, un
 				       .n_connections = slow ? 192 : 48,
 				       .write_percent = 70,
 				       .pause_us = slow ? 20000 : 4000,
-				       .seed = seed};
+				       .seed = suite_seed};
 	const char *missing = place_missing();
 
 	if (missing) {
@@ -80,13 +70,13 @@ static struct moves *run_moves(struct run *r, unsigned percent, unsigned threads
 	const struct moves_options options = {.place = &r->place,
 					      .load = r->load,
 					      .n_partitions = PARTITIONS,
-					      .n_moves = migrations * percent / 100 + 1,
+					      .n_moves = suite_migrations * percent / 100 + 1,
 					      .n_threads = threads,
 					      .undone_percent = 15,
 					      .draining_ms = 40,
 					      .pause_ms = 20,
 					      .wait_ms = wait_ms,
-					      .seed = seed + percent};
+					      .seed = suite_seed + percent};
 
 	return moves_start(&options, &r->history);
 }
@@ -98,13 +88,10 @@ static void run_close(struct run *r)
 	usleep(r->place.barrier_ms * 1000); /* what comes late has come */
 	place_close(&r->place);
 	verdict_read_logs(&r->place, &r->history);
-	bool good = verdict(&r->history, r->move, r->n_moves, "note: ", &r->report);
-	history_free(&r->history);
+	bool good = verdict(&r->history, &r->move, r->n_moves, "note: ", &r->report);
 	assert_true(good);
 	assert_true(r->report.n_acknowledged > 100);
 	assert_true(r->report.n_reads > 100);
-	free(r->move);
-	r->move = NULL;
 }
 
 static bool was_told(const struct run *r, enum move_reason reason)
@@ -121,7 +108,7 @@ static void no_write_is_lost_or_misplaced_by_migrations_nor_by_a_killed_writer(v
 {
 	struct run r;
 	struct moves *moves;
-	unsigned half = migrations * 40 / 100 / 2;
+	unsigned half = suite_migrations * 40 / 100 / 2;
 
 	(void)state;
 	run_open(&r, 1000, 1, LEASES, &(struct load_mix){.ok = 1});
@@ -157,7 +144,7 @@ static void a_writer_that_is_killed_in_cutovers_forgets_no_write_that_it_waits_f
 {
 	struct run r;
 	struct moves *moves;
-	unsigned most = migrations / 10 + 1, killed = 0;
+	unsigned most = suite_migrations / 10 + 1, killed = 0;
 
 	(void)state;
 	run_open(&r, 4000, 1, LEASES, &(struct load_mix){.ok = 1, .slow_percent = 60, .slow_ms = 900});
@@ -180,20 +167,11 @@ static void a_writer_that_is_killed_in_cutovers_forgets_no_write_that_it_waits_f
 /* expected: what some `complete` has to wait for. */
 static void drop_writes(unsigned tries, unsigned leases, enum move_reason expected)
 {
-	const struct load_mix mix = {.ok = 85,
-				     .before = 3,
-				     .after = 3,
-				     .late = 4,
-				     .cut = 2,
-				     .busy = 3,
-				     .leave = 3,
-				     .slow_percent = 30,
-				     .slow_ms = 100,
-				     .late_ms = 600,
-				     .mend_percent = 50};
+	struct load_mix mix = load_mix_breaking;
 	struct run r;
 	struct moves *moves;
 
+	mix.mend_percent = 50;
 	run_open(&r, 1000, tries, leases, &mix);
 	moves = run_moves(&r, 15, 8, 50);
 	r.n_moves = moves_wait(&moves, &r.move);
@@ -304,13 +282,13 @@ static void a_killed_worker_costs_the_migrations_that_it_had_writes_in_a_barrier
 	const struct moves_options options = {.place = &r.place,
 					      .load = r.load,
 					      .n_partitions = PARTITIONS - 8,
-					      .n_moves = migrations / 10,
+					      .n_moves = suite_migrations / 10,
 					      .n_threads = 3,
 					      .undone_percent = 15,
 					      .draining_ms = 40,
 					      .pause_ms = 100,
 					      .wait_ms = 2000,
-					      .seed = seed};
+					      .seed = suite_seed};
 	moves = moves_start(&options, &r.history);
 	for (unsigned i = 0; i < 40 && killed < 3; i++)
 		killed += kill_in_cutover(&r, PARTITIONS - 8 + i % 8, killed == 1);
@@ -331,21 +309,21 @@ static void cursors_while_tenants_move(const char *mode)
 
 	run_open_with(&r, 1000, 1, LEASES, mode, &mix);
 	cursors = cursors_start(&(struct cursors_options){
-		.port = r.place.proxy_port, .n_partitions = 12, .n_threads = 12, .seed = seed});
+		.port = r.place.proxy_port, .n_partitions = 12, .n_threads = 12, .seed = suite_seed});
 	assert_non_null(cursors);
 	/* few tenants, so that they move while their cursors live */
 	const struct moves_options options = {.place = &r.place,
 					      .load = r.load,
 					      .n_partitions = 12,
-					      .n_moves = migrations / 4 + 1,
+					      .n_moves = suite_migrations / 4 + 1,
 					      .n_threads = 4,
 					      .undone_percent = 15,
 					      .draining_ms = 80,
 					      .pause_ms = 80,
 					      .wait_ms = 2000,
-					      .seed = seed};
+					      .seed = suite_seed};
 	moves = moves_start(&options, &r.history);
-	while (moves_done(moves) < migrations / 8)
+	while (moves_done(moves) < suite_migrations / 8)
 		usleep(1000);
 	if (pin) {
 		cursors_excuse(cursors, true);
@@ -376,7 +354,7 @@ static void so_does_a_sealed_one(void **state)
 	cursors_while_tenants_move("seal");
 }
 
-static int body(void *arg)
+int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(no_write_is_lost_or_misplaced_by_migrations_nor_by_a_killed_writer),
@@ -391,20 +369,5 @@ static int body(void *arg)
 		cmocka_unit_test(so_does_a_sealed_one),
 	};
 
-	(void)arg;
-	printf("note: BERTH_SEED=%" PRIu64 " E2E_MIGRATIONS=%u\n", seed, migrations);
-	if (getenv("E2E_ONLY"))
-		cmocka_set_test_filter(getenv("E2E_ONLY"));
-	return cmocka_run_group_tests(tests, NULL, NULL) != 0;
-}
-
-int main(void)
-{
-	const char *given = getenv("BERTH_SEED"), *n = getenv("E2E_MIGRATIONS");
-
-	seed = given ? strtoull(given, NULL, 10) : load_now_ns();
-	if (n && *n)
-		migrations = (unsigned)strtoul(n, NULL, 10);
-	setvbuf(stdout, NULL, _IOLBF, 0);
-	return place_guard(body, NULL);
+	return suite_run(tests, sizeof(tests) / sizeof(tests[0]));
 }

@@ -20,6 +20,17 @@
 
 #include "answer.h"
 
+const struct load_mix load_mix_breaking = {.ok = 85,
+					   .before = 3,
+					   .after = 3,
+					   .late = 4,
+					   .cut = 2,
+					   .busy = 3,
+					   .leave = 3,
+					   .slow_percent = 30,
+					   .slow_ms = 100,
+					   .late_ms = 600};
+
 #define MS 1000000ull
 #define CONNECTIONS_MAX 512u
 #define WAITING_MAX 512u   /* refused writes that wait */

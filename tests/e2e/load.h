@@ -21,6 +21,8 @@ struct load_mix {
 	unsigned late_ms;      /* a late effect comes at most so long after the drop */
 	unsigned mend_percent; /* of the writes that go wrong: go well when the proxy tries again */
 };
+/* Of each way in which a connection breaks, some. */
+extern const struct load_mix load_mix_breaking;
 
 struct load_options {
 	uint32_t address; /* network byte order; 0: 127.0.0.1 */

@@ -1,21 +1,14 @@
 /* SPDX-License-Identifier: MIT
  * The end-to-end proof with packet programs in the way (`make check-e2e`): clients in a network namespace of their own, the
  * proxy behind a veth, 200 migrations, every write looked for afterwards, as in e2e.c. Started by tests/run from the top
- * of the tree; needs root, and what run_missing looks for.
- *
- * E2E_MIGRATIONS=n  migrations of each test (200); E2E_ONLY=pattern  tests whose names match; BERTH_SEED=n */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+ * of the tree, with the settings of suite.h (migrations: of each test); needs root, and what run_missing looks for. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "packets_splice.h"
+#include "suite.h"
 
 #define HOLD_MS 5000u
 
@@ -66,11 +59,11 @@ static void steered(struct run *r, const char *options, const char *mode, unsign
 	bool agree;
 
 	open_or_skip(r, true, hold_ms);
-	run_steer(r, options, mode);
+	run_steer(r, options, r->place.proxy_port, mode);
 	run_clients(r, r->place.proxy_port, NULL);
 	moves = run_moves(r, 100);
 	if (kill) {
-		run_wait(moves, run_migrations / 2);
+		run_wait(moves, suite_migrations / 2);
 		run_kill_berthd(r);
 	}
 	run_end_clients(r, &moves);
@@ -120,33 +113,44 @@ static void nor_does_one_in_generic_mode_while_berthd_is_killed(void **state)
 	assert_int_equal(r.report.n_refused, 0);
 }
 
-/* Through `berth bpf splice`, with the proxy as its fallback. Meanwhile berthd is killed; with a mix, splice is. */
+/* Through `berth bpf splice`, with the proxy as its fallback. Meanwhile berthd is killed; with a mix, splice is. Without
+ * one, steer is in the way too, and wrk is among the clients. */
 static void spliced(struct run *r, const struct load_mix *mix, unsigned percent)
 {
 	struct splice_process splice;
 	struct moves *moves;
+	bool agree = true;
 	uint64_t n;
 
 	open_or_skip(r, true, HOLD_MS);
 	r->spliced = true;
 	r->late = mix && mix->late;
+	r->with_wrk = !mix;
 	splice_open(&splice, r, 0);
+	if (!mix)
+		run_steer(r, "--header X-Partition", splice.port, "native");
 	run_clients(r, splice.port, mix);
 	moves = run_moves(r, percent);
-	run_wait(moves, run_migrations / 20);
+	run_wait(moves, suite_migrations / 20);
 	if (mix)
 		splice_kill(&splice, r);
 	else
 		run_kill_berthd(r);
 	run_end_clients(r, &moves);
+	if (!mix) {
+		agree = run_seen(r);
+		run_berth(r, "bpf detach all");
+	}
 	n = splice_close(&splice);
 	assert_true(run_close(r));
-	printf("note: the kernel forwarded %" PRIu64 " requests alone\n", n);
+	printf("note: the kernel forwarded %" PRIu64 " requests alone; wrk's were %" PRIu64 "\n", n, r->n_wrk);
+	assert_true(agree);
+	assert_true(mix || r->n_wrk > 100);
 	assert_int_equal(r->report.n_refused, 0);
 	assert_true(n > (mix ? 100 : r->report.n_reads)); /* who was killed has told nobody what it did */
 }
 
-static void spliced_in_the_kernel_no_write_is_lost_or_misplaced(void **state)
+static void steered_and_spliced_in_the_kernel_no_write_is_lost_or_misplaced(void **state)
 {
 	struct run r;
 
@@ -157,20 +161,10 @@ static void spliced_in_the_kernel_no_write_is_lost_or_misplaced(void **state)
 
 static void nor_is_one_whose_connection_breaks(void **state)
 {
-	const struct load_mix mix = {.ok = 85,
-				     .before = 3,
-				     .after = 3,
-				     .late = 4,
-				     .cut = 2,
-				     .busy = 3,
-				     .leave = 3,
-				     .slow_percent = 30,
-				     .slow_ms = 100,
-				     .late_ms = 600};
 	struct run r;
 
 	(void)state;
-	spliced(&r, &mix, 15);
+	spliced(&r, &load_mix_breaking, 15);
 	assert_true(r.report.n_unknown_happened > 0);
 	assert_true(r.report.n_late > 0);
 }
@@ -238,7 +232,7 @@ static void a_client_without_berth_reaches_the_cluster_whose_number_it_names(voi
 	history_free(&r.history);
 }
 
-static int body(void *arg)
+int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(without_a_program_no_write_is_lost_or_misplaced),
@@ -247,28 +241,12 @@ static int body(void *arg)
 		cmocka_unit_test(so_it_does_in_generic_mode_while_berthd_is_killed),
 		cmocka_unit_test(with_the_gate_no_client_sees_a_cutover),
 		cmocka_unit_test(nor_does_one_in_generic_mode_while_berthd_is_killed),
-		cmocka_unit_test(spliced_in_the_kernel_no_write_is_lost_or_misplaced),
+		cmocka_unit_test(steered_and_spliced_in_the_kernel_no_write_is_lost_or_misplaced),
 		cmocka_unit_test(nor_is_one_whose_connection_breaks),
 		cmocka_unit_test(a_client_without_berth_reaches_the_cluster_whose_number_it_names),
 	};
+	int rc = suite_run(tests, sizeof(tests) / sizeof(tests[0]));
 
-	(void)arg;
-	printf("note: BERTH_SEED=%" PRIu64 " E2E_MIGRATIONS=%u\n", run_seed, run_migrations);
-	if (getenv("E2E_ONLY"))
-		cmocka_set_test_filter(getenv("E2E_ONLY"));
-	return cmocka_run_group_tests(tests, NULL, NULL) != 0;
-}
-
-int main(void)
-{
-	const char *given = getenv("BERTH_SEED"), *n = getenv("E2E_MIGRATIONS");
-	int rc;
-
-	run_seed = given ? strtoull(given, NULL, 10) : load_now_ns();
-	if (n && *n)
-		run_migrations = (unsigned)strtoul(n, NULL, 10);
-	setvbuf(stdout, NULL, _IOLBF, 0);
-	rc = place_guard(body, NULL);
 	run_remove_left();
 	return rc;
 }

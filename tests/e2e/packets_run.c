@@ -16,14 +16,12 @@
 #include <unistd.h>
 
 #include "packets_splice.h"
+#include "suite.h"
 
 #define PINS "/sys/fs/bpf"
 #define SETTLE_NS 5000000000ull /* until the last packets of closed connections have come */
 #define START_NS 20000000000ull /* of clients */
 #define MOVES_NS 90000000000ull /* of all migrations, which take a third of that on a busy machine */
-
-uint64_t run_seed;
-unsigned run_migrations = 200;
 
 static const char *bpf_missing(void)
 {
@@ -44,6 +42,8 @@ const char *run_missing(void)
 
 	if (!missing)
 		missing = curl_missing();
+	if (!missing)
+		missing = wrk_missing();
 	if (!missing)
 		missing = net_missing();
 	return missing ? missing : bpf_missing();
@@ -76,10 +76,16 @@ void run_berth(const struct run *r, const char *format, ...)
 	net_do("%s --dir %s %s", place_program("berth", program), r->place.dir, arguments);
 }
 
-void run_steer(const struct run *r, const char *options, const char *mode)
+void run_steer(const struct run *r, const char *options, unsigned port, const char *mode)
 {
-	run_berth(r, "bpf load steer %s --port %u", options, r->place.proxy_port);
+	run_berth(r, "bpf load steer %s --port %u", options, port);
 	run_berth(r, "bpf attach steer --dev " NET_DEV " --mode %s", mode);
+}
+
+/* Those of our own load, from 0. */
+static unsigned own_partitions(const struct run *r)
+{
+	return RUN_PARTITIONS - RUN_CURLS - (r->with_wrk ? RUN_WRKS : 0);
 }
 
 void run_clients(struct run *r, uint16_t port, const struct load_mix *mix)
@@ -87,18 +93,22 @@ void run_clients(struct run *r, uint16_t port, const struct load_mix *mix)
 	static const struct load_mix well = {.ok = 1, .slow_percent = 10, .slow_ms = 20};
 	const struct load_options load = {.address = inet_addr(NET_PROXY),
 					  .port = port,
-					  .n_partitions = RUN_PARTITIONS - RUN_CURLS,
+					  .n_partitions = own_partitions(r),
 					  .n_connections = 48,
 					  .write_percent = 70,
 					  .pause_us = 4000,
-					  .seed = run_seed};
+					  .seed = suite_seed};
 	const struct curl_options curl = {
 		.address = NET_PROXY, .port = port, .first = RUN_PARTITIONS - RUN_CURLS, .n_partitions = RUN_CURLS};
+	const struct wrk_options wrk = {
+		.address = NET_PROXY, .port = port, .first = own_partitions(r), .n_partitions = RUN_WRKS};
 
 	r->before = net_count(&r->net);
 	net_enter(r->net.client);
 	r->load = load_start(&load, mix ? mix : &well);
 	r->curl = curl_start(&curl);
+	if (r->with_wrk)
+		r->wrk = wrk_start(&wrk);
 	net_enter(r->net.proxy);
 	if (!r->load)
 		place_fail("cannot start the load: %s", strerror(errno));
@@ -113,13 +123,13 @@ struct moves *run_moves(struct run *r, unsigned percent)
 	const struct moves_options options = {.place = &r->place,
 					      .load = r->load,
 					      .n_partitions = RUN_PARTITIONS,
-					      .n_moves = run_migrations * percent / 100,
+					      .n_moves = suite_migrations * percent / 100,
 					      .n_threads = 4,
 					      .undone_percent = 15,
 					      .draining_ms = 40,
 					      .pause_ms = 20,
 					      .wait_ms = 2000,
-					      .seed = run_seed};
+					      .seed = suite_seed};
 
 	r->moving = options.n_moves;
 	return moves_start(&options, &r->history);
@@ -127,7 +137,7 @@ struct moves *run_moves(struct run *r, unsigned percent)
 
 void run_wait(struct moves *moves, unsigned n)
 {
-	for (uint64_t until = load_now_ns() + MOVES_NS * run_migrations / 200; moves_done(moves) < n; usleep(1000))
+	for (uint64_t until = load_now_ns() + MOVES_NS * suite_migrations / 200; moves_done(moves) < n; usleep(1000))
 		if (load_now_ns() > until)
 			place_fail("only %u of %u migrations had ended in time", moves_done(moves), n);
 }
@@ -146,9 +156,11 @@ void run_end_clients(struct run *r, struct moves **moves)
 	r->n_moves = moves_wait(moves, &r->move);
 	load_stop(&r->load, 5000, &r->history);
 	curl_stop(&r->curl, &r->history);
+	if (r->wrk)
+		r->n_wrk = wrk_stop(&r->wrk, &r->history);
 }
 
-bool run_counts(struct run *r)
+bool run_seen(struct run *r)
 {
 	uint64_t until = load_now_ns() + SETTLE_NS;
 
@@ -158,6 +170,15 @@ bool run_counts(struct run *r)
 		r->sent.again -= r->before.again;
 		r->counts = counts_read(&r->place);
 	} while (r->counts.seen != r->sent.packets && load_now_ns() < until);
+	if (r->counts.seen != r->sent.packets)
+		printf("note: FAULT steer saw %" PRIu64 " packets; clients sent %" PRIu64 "\n", r->counts.seen,
+		       r->sent.packets);
+	return r->counts.seen == r->sent.packets;
+}
+
+bool run_counts(struct run *r)
+{
+	(void)!run_seen(r);
 	return counts_agree(&r->counts, &r->history, &r->sent, r->away.to_ns ? &r->away : NULL, "note: ");
 }
 
@@ -196,10 +217,7 @@ bool run_close(struct run *r)
 	if (r->spliced)
 		splice_epochs(&r->history);
 	print_latency(&r->history);
-	bool good = verdict(&r->history, r->move, r->n_moves, "note: ", &r->report);
-	history_free(&r->history);
-	free(r->move);
-	r->move = NULL;
+	bool good = verdict(&r->history, &r->move, r->n_moves, "note: ", &r->report);
 	return good && r->report.n_acknowledged > 100;
 }
 

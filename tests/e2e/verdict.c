@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 void verdict_read_logs(const struct place *p, struct history *h)
@@ -28,8 +29,9 @@ void verdict_read_logs(const struct place *p, struct history *h)
 	}
 }
 
-bool verdict(struct history *h, const struct move *move, size_t n_moves, const char *prefix, struct check_report *r)
+bool verdict(struct history *h, struct move **moves, size_t n_moves, const char *prefix, struct check_report *r)
 {
+	const struct move *move = *moves;
 	size_t undone = 0;
 
 	for (size_t i = 0; i < n_moves; i++)
@@ -51,5 +53,8 @@ bool verdict(struct history *h, const struct move *move, size_t n_moves, const c
 		for (unsigned i = 0; i < CHECK_N; i++)
 			if (r->by_rule[i])
 				printf("%sFAULTS %s: %" PRIu64 "\n", prefix, check_rule_name(i), r->by_rule[i]);
+	history_free(h);
+	free(*moves);
+	*moves = NULL;
 	return r->n_faults == 0;
 }

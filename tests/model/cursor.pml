@@ -44,6 +44,37 @@
 #define D 4
 #define HASH0(id) ((id) == D -> 1 : 0)
 #define HASH1(id) ((id) == C -> 1 : ((id) == E -> 2 : 0))
+/* release stores and acquire loads that are made plain */
+#ifdef MAKE_PLAIN
+#define MADE 0
+#else
+#define MADE 1
+#endif
+#ifdef BUCKET_PLAIN
+#define TOLD 0
+#else
+#define TOLD 1
+#endif
+#ifdef DROP_PLAIN
+#define DROPPED 0
+#else
+#define DROPPED 1
+#endif
+#ifdef LINK_PLAIN
+#define LINKED 0
+#else
+#define LINKED 1
+#endif
+#ifdef LD_VERSION_PLAIN
+#define LD_VERSION 0
+#else
+#define LD_VERSION 1
+#endif
+#ifdef LD_BUCKET_PLAIN
+#define LD_BUCKET 0
+#else
+#define LD_BUCKET 1
+#endif
 #ifdef BUCKET_WRAPS /* its version has one bit */
 #define BMAX 2
 #else
@@ -116,7 +147,7 @@ inline fence() {
 inline link(b, s) {
 	atomic {
 		before_a_store();
-		put(BUCKET(b), BVAL(BVER(mem[BUCKET(b)]) + 1, (s) + 1), 1);
+		put(BUCKET(b), BVAL(BVER(mem[BUCKET(b)]) + 1, (s) + 1), TOLD);
 		glink[mem[OWN(s)]] = n
 	}
 }
@@ -132,7 +163,7 @@ inline make(s, id, v) { /* u: its number in the truth */
 	store(NEXT(s), FIRST(mem[BUCKET(HASH0(id))]), 0);
 	atomic {
 		before_a_store();
-		put(VER(s), v, 1);
+		put(VER(s), v, MADE);
 		gid[u] = id; gpin[u] = u; gend[u] = NEVER; wend[u] = NEVER; glink[u] = NEVER
 	}
 	link(HASH0(id), s);
@@ -147,13 +178,13 @@ inline refresh(s) {
 	}
 	u = 0
 }
-inline unlink(s, a, v) {
+inline unlink(s, a, v, rel) {
 	atomic {
 		before_a_store();
 #ifdef NO_ZERO
 		ends(s);
 #endif
-		put(a, v, 1)
+		put(a, v, rel)
 	}
 }
 #ifdef DROP_NO_BUMP
@@ -163,18 +194,18 @@ inline unlink(s, a, v) {
 #endif
 inline drop(s, before, b) { /* before: 1 + slot; 0: none */
 #ifndef NO_ZERO
-	zero(s, 1);
+	zero(s, DROPPED);
 #endif
 	if
 	:: before ->
 #ifdef BUMP_FIRST
 		store(BUCKET(b), BVAL(BVER(mem[BUCKET(b)]) + 1, FIRST(mem[BUCKET(b)])), 1);
 #endif
-		unlink(s, NEXT(before - 1), mem[NEXT(s)]);
+		unlink(s, NEXT(before - 1), mem[NEXT(s)], LINKED);
 #ifndef BUMP_FIRST
-		store(BUCKET(b), BVAL(BVER(mem[BUCKET(b)]) + DROP_BUMP, FIRST(mem[BUCKET(b)])), 1)
+		store(BUCKET(b), BVAL(BVER(mem[BUCKET(b)]) + DROP_BUMP, FIRST(mem[BUCKET(b)])), TOLD)
 #endif
-	:: else -> unlink(s, BUCKET(b), BVAL(BVER(mem[BUCKET(b)]) + DROP_BUMP, mem[NEXT(s)]))
+	:: else -> unlink(s, BUCKET(b), BVAL(BVER(mem[BUCKET(b)]) + DROP_BUMP, mem[NEXT(s)]), TOLD)
 	fi
 }
 inline choose(id) { /* E not before C: they are alike */
@@ -373,12 +404,12 @@ search:
 	}
 again:
 	began = KNOWN;
-	load(BUCKET(0), b, 1);
+	load(BUCKET(0), b, LD_BUCKET);
 	at = FIRST(b);
 	do
 	:: at && steps < NS /* SHM_CHAIN_MAX */ ->
 		s = at - 1; steps++;
-		load(VER(s), v, 1);
+		load(VER(s), v, LD_VERSION);
 		load(H0(s), w, 0);
 		if
 		:: w == HASH0(A) -> load(H1(s), w, 0); yes = (w == HASH1(A) && v != 0)

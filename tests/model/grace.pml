@@ -23,20 +23,37 @@
 #define NTHR 2
 #define SLOT(r) (3+(r))
 #define NA (3+NR)
+#define WATCH(t, a) ((t) < NR && ((a) == PTR || (a) == GP) || (t) == W && (a) >= 3)
+#define PTR_OF(o) ((o) + 4 * ver[o])   /* an object and its life */
+#define ON_LATE(t, a) assert(!isfree[(a) % 4] && ver[(a) % 4] == (a) / 4)
+byte ver[4];        /* ghost: counts frees of the object */
+bit  isfree[4];     /* ghost */
 #include "tso.h"
 #ifdef RESTART
 #define NOBJ 4
 #else
 #define NOBJ 3
 #endif
-byte ver[NOBJ];     /* ghost: counts frees of the object */
-bit  isfree[NOBJ];  /* ghost */
-#ifdef WEAK
-#define PUBLISH STR
-#define ENDSTORE STR
-#else
-#define PUBLISH ST
+#ifdef EXIT_PLAIN
 #define ENDSTORE ST
+#else
+#define ENDSTORE STR
+#endif
+#define PUBLISH STR
+#ifdef GP_PLAIN
+#define GP_ST ST
+#else
+#define GP_ST STR
+#endif
+#ifdef PTR_PLAIN
+#define LD_PTR LD
+#else
+#define LD_PTR LDA
+#endif
+#ifdef LOOK_PLAIN
+#define LD_LINE LD
+#else
+#define LD_LINE LDA
 #endif
 
 proctype reader(byte t) {
@@ -52,11 +69,11 @@ proctype reader(byte t) {
 #ifdef FENCE0
      if :: t == 0 -> FENCE(t) :: else fi;
 #endif
-     atomic { LDX(t,PTR,p); v = ver[p]; g = 0 };
+     atomic { LD_PTR(t,PTR,p); v = p / 4; p = p % 4; g = 0 };
 #if defined(NEST)
      LD(t,GP,g); ST(t,SLOT(t),g); g = 0;              /* inner berth_route() stores again */
 #endif
-     atomic { assert(!isfree[p] && ver[p] == v); p = 0; v = 0 };
+     atomic { assert(!isfree[p] && ver[p] == v); LDL(t, PTR_OF(p)); p = 0; v = 0 };
      ENDSTORE(t,SLOT(t),0);
      n++
   :: else -> break
@@ -84,7 +101,7 @@ inline SCAN(lim) {      /* wait until every line is zero or new enough */
 #endif
 #endif
   do
-  :: r < nr -> LD(W,SLOT(r),s); if :: s == 0 || s >= lim -> r++ :: else fi; s = 0
+  :: r < nr -> LD_LINE(W,SLOT(r),s); if :: s == 0 || s >= lim -> r++ :: else fi; s = 0
   :: else -> break
   od; r = 0
 }
@@ -98,20 +115,20 @@ inline UPDATE() {
      LD(W,NTHR,nr);
 #endif
 #if defined(SCAN_FIRST)
-     MB(W); wgp++; ST(W,GP,wgp); SCAN(wgp);
-     PUBLISH(W,PTR,o); wobj = o; FENCE(W);
+     MB(W); wgp++; GP_ST(W,GP,wgp); SCAN(wgp);
+     PUBLISH(W,PTR,PTR_OF(o)); wobj = o; FENCE(W);
 #elif defined(GP_FIRST)
-     wgp++; ST(W,GP,wgp); PUBLISH(W,PTR,o); wobj = o; MB(W); SCAN(wgp);
+     wgp++; GP_ST(W,GP,wgp); PUBLISH(W,PTR,PTR_OF(o)); wobj = o; MB(W); SCAN(wgp);
 #elif defined(NO_MB)
-     PUBLISH(W,PTR,o); wobj = o; FENCE(W); wgp++; ST(W,GP,wgp); FENCE(W); SCAN(wgp);
+     PUBLISH(W,PTR,PTR_OF(o)); wobj = o; FENCE(W); wgp++; GP_ST(W,GP,wgp); FENCE(W); SCAN(wgp);
 #elif defined(GP_BEFORE_MB)
-     PUBLISH(W,PTR,o); wobj = o; wgp++; PUBLISH(W,GP,wgp); MB(W); SCAN(wgp);
+     PUBLISH(W,PTR,PTR_OF(o)); wobj = o; wgp++; STR(W,GP,wgp); MB(W); SCAN(wgp);
 #elif defined(OLD_GP)
-     PUBLISH(W,PTR,o); wobj = o; MB(W); wgp++; ST(W,GP,wgp); SCAN(wgp-1);
+     PUBLISH(W,PTR,PTR_OF(o)); wobj = o; MB(W); wgp++; GP_ST(W,GP,wgp); SCAN(wgp-1);
 #else
-     atomic { PUBLISH(W,PTR,o); wobj = o };
+     atomic { PUBLISH(W,PTR,PTR_OF(o)); wobj = o };
      MB(W);
-     atomic { wgp++; ST(W,GP,wgp) };
+     atomic { wgp++; GP_ST(W,GP,wgp) };
      SCAN(wgp);
 #endif
      atomic { FREE(old); o = 0; old = 0; u++ }
@@ -135,7 +152,7 @@ proctype writer() {
 #else
        wgp = mem[GP];
 #endif
-       wobj = mem[PTR];
+       wobj = mem[PTR] % 4;
        /* its allocator is new: an object not current and never retired by the dead writer */
        isfree[3] = 1 }
      UPDATE()
@@ -150,14 +167,14 @@ proctype writer() {
   do
   :: u < NUPD && !(h0 && h1) && (isfree[0]||isfree[1]||isfree[2]) ->
      atomic { ALLOC(o); u++ };
-     PUBLISH(W,PTR,o);
+     PUBLISH(W,PTR,PTR_OF(o));
      atomic { if :: !h0 -> h0 = 1; q0 = wobj; t0 = wgp :: else -> h1 = 1; q1 = wobj; t1 = wgp fi; wobj = o; o = 0 }
   :: (h0 || h1) && adv < 3 && ((h0 && t0 == wgp) || (h1 && t1 == wgp)) ->
-     MB(W); atomic { wgp++; adv++; ST(W,GP,wgp) }
+     MB(W); atomic { wgp++; adv++; GP_ST(W,GP,wgp) }
   :: h0 || h1 ->
      atomic { gs = wgp; low = 255; r = 0 };
      do
-     :: r < NR -> LD(W,SLOT(r),s); atomic { if :: s != 0 && s < low -> low = s :: else fi; s = 0; r++ }
+     :: r < NR -> LD_LINE(W,SLOT(r),s); atomic { if :: s != 0 && s < low -> low = s :: else fi; s = 0; r++ }
      :: else -> break
      od;
      atomic {

@@ -37,7 +37,18 @@
 #ifdef FENCES
 #define NOMB 3
 #endif
+#define WATCH(t, a) ((t) == 0 && (a) < 3 || (t) == 2 && (a) >= 3)
 #include "tso.h"
+#ifdef LD_WORD_PLAIN
+#define LD_WORD LDX
+#else
+#define LD_WORD LDAX
+#endif
+#ifdef LOOK_PLAIN
+#define LD_LOOK LD
+#else
+#define LD_LOOK LDA
+#endif
 
 #define P 1
 #define Q 2
@@ -70,7 +81,7 @@ inline truth_lost(k) { /* nobody knows any more whether it arrives */
 	fi
 }
 inline raise_overflow(t) { /* a locked instruction */
-#ifdef WEAK
+#if defined(WEAK) || defined(ARM)
 	ST(t, OVER, s + 1)
 #else
 	d_step { bn[t] == 0 -> if :: mem[OVER] < s + 1 -> mem[OVER] = s + 1 :: else fi }
@@ -85,6 +96,9 @@ inline raise_overflow(t) { /* a locked instruction */
 inline end_write(t, k, x) {
 	if
 	:: going[k] = 0; CLEAR(t, k); x = 0
+#if defined(ARM) && defined(PLAIN_CLEAR)
+	:: CLEAR(t, k); x = 0; going[k] = 0 /* a plain store need not wait for the loads before it: of the last answer */
+#endif
 #ifdef UNKNOWN
 #ifdef END_EARLY /* the clock is read before the last attempt has ended */
 	:: s = now; d_step { truth_lost(k) }
@@ -145,7 +159,7 @@ proctype Begins() {
 		h = P;
 #endif
 		/* look at the word: what is refused takes no slot */
-		d_step { t0 = TRUTH; gg = mem[GEN]; w = t0 }
+		atomic { TOLD(0); t0 = TRUTH; LDAX(0, GEN, gg); LDAX(0, WORD(gg), w) }
 		if
 		:: h == P && SHUT(w)
 		:: !(h == P && SHUT(w)) ->
@@ -167,10 +181,10 @@ proctype Begins() {
 				take_lease()
 #else
 				do
-				:: w = mem[WORD(gg)];
-					d_step {
+				:: atomic { LD_WORD(0, WORD(gg), w) }
+					atomic {
 #ifndef NO_RELOAD
-						x = mem[GEN];
+						LDX(0, GEN, x);
 #else
 						x = gg;
 #endif
@@ -184,7 +198,7 @@ proctype Begins() {
 						:: else
 						fi
 					}
-					if :: x == gg -> break :: else -> gg = x fi
+					if :: x == gg -> break :: else -> LDA(0, GEN, gg) fi
 				od
 #endif
 			fi;
@@ -252,9 +266,9 @@ inline barrier_then_forget() {
 }
 inline load_slot(k) {
 #ifdef STATE_FIRST
-	s = mem[STATE(k)]; h = mem[HASH(k)];
+	LD_LOOK(2, STATE(k), s); LD_LOOK(2, HASH(k), h);
 #else
-	h = mem[HASH(k)]; s = mem[STATE(k)];
+	LD_LOOK(2, HASH(k), h); LD_LOOK(2, STATE(k), s);
 #endif
 }
 inline look_slot(k) {
@@ -269,7 +283,7 @@ inline look_slot(k) {
 		fi; h = 0; s = 0 }
 	fi
 }
-inline look_overflow() { d_step { if :: !gone -> LATER(over, mem[OVER]) :: else fi } }
+inline look_overflow() { atomic { if :: !gone -> LDAX(2, OVER, s); LATER(over, s); s = 0 :: else fi } }
 inline record_slot(k) {
 	if
 	:: mem[HASH(k)] == P && mem[STATE(k)] >= UNKNOWN_AT(0) ->
@@ -303,7 +317,7 @@ inline bury() {
 /* The first look, from end to end but for what comes between the slices. */
 inline look() {
 #ifdef HIGH_MARK
-	high = mem[HIGH];
+	LDA(2, HIGH, high);
 #else
 	high = SLOTS;
 #endif
@@ -389,6 +403,7 @@ proctype Daemon() {
 	{ serve() } unless { crash };
 	if
 	:: crash -> /* another one: builds generation 1 from the store, flips, publishes anew, looks anew */
+		bn[2] == 0; TOLD(2);
 		d_step { bn[2] == 0 -> g = 1; h = 0; s = 0; high = 0; ok = 0;
 			looked = 0; found = 0; ended = 0; over = 0 }
 		ST(2, WORD(1), st); STR(2, GEN, 1);

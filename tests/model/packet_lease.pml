@@ -10,8 +10,8 @@
  * DRAINED  when it succeeds, nothing that was admitted before the cutover goes there any more (INV-M5)
  *
  * With -D: UNKNOWN (ends), HIGH_MARK, GATE (writes without leases too), ABORT (and a second cutover), CRASH (the daemon;
- * another one takes the maps over), WITHDRAW (the daemon gives the mirror up), WEAK (tso.h). Rules broken on purpose: see
- * README.md. */
+ * another one takes the maps over), WITHDRAW (the daemon gives the mirror up), PAST (and goes on looking at what is open
+ * in it), WEAK (tso.h). Rules broken on purpose: see README.md. */
 #ifndef WRITES
 #define WRITES 2
 #endif
@@ -59,7 +59,7 @@ bool crash;
 /* durable: the store, the ledger */
 byte st;
 byte ledger_over, ledger_left; /* time + 1 */
-bool withdrawn;
+byte withdrawn; /* 2: and what was open in it is still looked at */
 
 /* ---- the programs */
 
@@ -210,7 +210,7 @@ inline fence_then_forget() {
 }
 inline look_slot(k) {
 	if
-	:: withdrawn || high <= k
+	:: withdrawn == 1 || high <= k
 	:: else ->
 		h = mem[HASH(k)]; s = mem[STATE(k)];
 		d_step { if
@@ -220,7 +220,7 @@ inline look_slot(k) {
 		fi; h = 0; s = 0 }
 	fi
 }
-inline look_overflow() { d_step { if :: !withdrawn -> LATER(over, mem[OVER]) :: else fi } }
+inline look_overflow() { d_step { if :: withdrawn != 1 -> LATER(over, mem[OVER]) :: else fi } }
 inline look() {
 #ifdef HIGH_MARK
 	high = mem[HIGH];
@@ -241,7 +241,7 @@ inline look() {
 }
 inline look_again(k) {
 	if
-	:: withdrawn -> found = found & ~(1 << k)
+	:: withdrawn == 1 -> found = found & ~(1 << k)
 	:: else ->
 		h = mem[HASH(k)]; s = mem[STATE(k)];
 		if
@@ -264,12 +264,20 @@ inline left_slot(k) {
 	:: else
 	fi
 }
+#define IS_OPEN(k) (mem[HASH(k)] && mem[STATE(k)] < UNKNOWN_AT(0))
+#define ANY_OPEN (IS_OPEN(0) || IS_OPEN(SLOTS - 1))
 inline withdraw() {
 	ST(DAEMON, ON, 0);
 #ifndef NO_WITHDRAW_FENCE
 	FENCE(DAEMON);
 #endif
-	d_step {
+	d_step { if
+#ifdef PAST
+	:: ANY_OPEN ->
+		withdrawn = 2;
+		if :: mem[GATED] -> ledger_left = now + 1 :: else fi
+#endif
+	:: else ->
 #ifndef DROP_LEASES
 		left_slot(0);
 #if SLOTS > 1
@@ -282,6 +290,17 @@ inline withdraw() {
 #endif
 		/* A1: nobody sees these leases any more, so the writes have landed a barrier later */
 		if :: going[0] || going[SLOTS - 1] -> going[0] = 0; going[SLOTS - 1] = 0; flying = flying | (1 << now) :: else fi;
+		withdrawn = 1
+	fi }
+}
+/* The past mirror goes: what ended unknown there is the ledger's. */
+inline past_over() {
+	d_step {
+		left_slot(0);
+#if SLOTS > 1
+		left_slot(1);
+#endif
+		LATER(ledger_over, mem[OVER]);
 		withdrawn = 1
 	}
 }
@@ -298,6 +317,13 @@ inline serve() {
 #endif
 #ifdef WITHDRAW
 	:: !withdrawn -> withdraw()
+#endif
+#ifdef PAST
+#ifdef PAST_SOON
+	:: withdrawn == 2 -> withdrawn = 1
+#else
+	:: withdrawn == 2 && !ANY_OPEN -> past_over()
+#endif
 #endif
 	:: SHUT(st) && !looked -> look(); looked = 1
 	:: SHUT(st) && looked && (found & 1) -> look_again(0)
