@@ -158,8 +158,8 @@ static void sh(const struct pin_place *p, const char *script)
 
 /* As `make install` does it, for a berthd that is there. */
 #define UNITS \
-	"command -v systemd-analyze >/dev/null || exit 42; units=$1/units; mkdir -p $units $1/bin; ln -sf $2 " \
-	"$1/bin/berthd;" \
+	"command -v systemd-analyze >/dev/null || exit 42; units=$1/units; mkdir -p $units $1/bin;" \
+	"ln -sf $(realpath $2) $1/bin/berthd;" \
 	"for u in berthd.service:default berthd@.service:%i; do sed \"s|@PREFIX@|$1|;s|@INSTANCE@|${u#*:}|\"" \
 	" writer/systemd/berthd.service.in >$units/${u%:*}; done;"
 
