@@ -6,14 +6,17 @@
 #include <sanitizer/lsan_interface.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* libFuzzer keeps the input of an abort. */
+/* libFuzzer keeps the input of an abort, and the log of the target what did not hold. */
 #define HOLDS(condition) \
 	do { \
-		if (!(condition)) \
+		if (!(condition)) { \
+			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
 			abort(); \
+		} \
 	} while (0)
 
 int LLVMFuzzerTestOneInput(const unsigned char *data, size_t size);

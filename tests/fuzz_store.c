@@ -178,10 +178,15 @@ static void remove_database(void)
 	}
 }
 
-static void judge_database(void)
+/* sound: SQLite finds no fault in the file. Else what the first start has written may bring one to light that it did not
+ * meet itself; the second one then says so. */
+static void judge_database(bool sound)
 {
-	if (start()) /* it took no damage */
-		HOLDS(start());
+	if (start()) {
+		bool again = start();
+
+		HOLDS(again || !sound); /* what it took, it takes again */
+	}
 	nftw(instance_path, remove_one, 8, FTW_DEPTH | FTW_PHYS);
 	remove_database();
 }
@@ -254,7 +259,7 @@ static void rows(struct fuzz_input *in)
 		sqlite3_finalize(st[i]);
 	HOLDS(sqlite3_exec(db, "COMMIT", NULL, NULL, NULL) == SQLITE_OK && sqlite3_close(db) == SQLITE_OK);
 	chmod(path + 7, 0600);
-	judge_database();
+	judge_database(true);
 }
 
 /* ---- bytes -------------------------------------------------------------------------------------------------------- */
@@ -321,7 +326,7 @@ static void overwrites(struct fuzz_input *in)
 	HOLDS(fd >= 0 && write(fd, bytes, len) == (ssize_t)len);
 	close(fd);
 	free(bytes);
-	judge_database();
+	judge_database(false);
 }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)

@@ -117,8 +117,10 @@ void document_parser_free(struct document_parser **parser)
 
 	if (!p)
 		return;
-	while (p->blocks)
-		yajl_give(p, p->blocks->bytes);
+	for (struct yajl_block *b = p->blocks, *next; b; b = next) {
+		next = b->next;
+		free(b);
+	}
 	document_free(&p->staged);
 	free(p);
 	*parser = NULL;
