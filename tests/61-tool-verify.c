@@ -159,7 +159,8 @@ static struct shm_ledger_lease *lease_of(struct shm_ledger *l)
 	X(c->table->n_live += 1, ": n_live") \
 	X(c->table->n_tombstones += 2, ": n_tombstones") \
 	X(c->table->next_cluster = 1, ": cluster is number 2; it should be below next_cluster") \
-	X(c->table->reserved[7] = 1, ": pad3") \
+	X(c->table->reserved[7] = 1, ": reserved") \
+	X(c->table->said_epoch = UINT64_MAX, ": said_epoch is") \
 	X(c->table->dflt.word = with_cluster(c->table->dflt.word, 77), "word.cluster is 77") \
 	X(c->table->dflt.word |= PHASE_DRAINING, "of the default") \
 	X(c->table->dflt.det[0] = UINT32_MAX, ": det[0] is offset") \

@@ -101,9 +101,7 @@ static bool perform(struct crash *c, const char *method, json_t *params, const c
 		cr_settle(c);
 		if (c->flight.epoch > c->highest) /* also of what is not there any more */
 			c->highest = c->flight.epoch;
-		/* A document whose answer did not come is loaded again: a writer of `memory:` that died between the word of the
-		 * last partition and what the document said of it finds that out only then (writer/change.c). */
-	} while (!flight_landed(c) || (file && !c->flight.acknowledged));
+	} while (!flight_landed(c));
 	json_decref(params);
 	flight_end(c);
 	return done;

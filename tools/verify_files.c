@@ -179,7 +179,9 @@ bool verify_header(struct verify *v, uint32_t generation)
 		fault_add(&f, "pad0", "%" PRIu32 "\t0", h.pad0);
 	VERIFY_ZERO(&f, &h, struct shm_table, pad1, offsetof(struct shm_table, dflt));
 	VERIFY_ZERO(&f, &h, struct shm_table, pad2, offsetof(struct shm_table, epoch));
-	VERIFY_ZERO(&f, &h, struct shm_table, pad3, sizeof(h));
+	if (h.said_epoch > SHM_EPOCH_MAX)
+		fault_add(&f, "said_epoch", "%" PRIu64 "\tat most %" PRIu64, h.said_epoch, (uint64_t)SHM_EPOCH_MAX);
+	VERIFY_ZERO(&f, &h, struct shm_table, reserved, sizeof(h));
 	verify_tell(v, &f);
 	faults_free(&f);
 	return whole;

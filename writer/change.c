@@ -227,15 +227,21 @@ static void cell_store(struct table *t, struct generation *g, uint32_t slot, boo
 		}
 		new = word_make(s->epoch, s->at->cluster, which, s->at->kind, s->phase);
 	}
+	/* Word and document are two stores; to whoever comes after a kill they are one: core_rebuild takes what is said
+	 * here for the word that has the epoch. Release throughout: each is stored after the one before it. */
+	atomic_store_explicit(&h->said_document, remembered, memory_order_release);
+	CRASH_POINT(said_document_stored);
+	atomic_store_explicit(&h->said_epoch, s->epoch, memory_order_release);
+	CRASH_POINT(said_epoch_stored);
 	if (new != old)
 		atomic_store_explicit(word, new,
 				      memory_order_release); /* P1: pairs with every reader's load of the word */
 	CRASH_POINT(word_stored);
 	mirror_store(g->mirror, dflt ? MIRROR_DEFAULT : slot, new); /* P6 */
-	/* After the word: a writer that dies in between leaves a change that the document finds made (`adopted`), not
-	 * one that looks like a command's. */
-	atomic_store_explicit(document, remembered, memory_order_relaxed);
+	atomic_store_explicit(document, remembered, memory_order_release);
 	CRASH_POINT(document_stored);
+	atomic_store_explicit(&h->said_epoch, 0, memory_order_release);
+	CRASH_POINT(said_epoch_cleared);
 	if (!dflt) {
 		if (word_live(new) && !word_live(old)) {
 			atomic_fetch_add_explicit(&h->n_live, 1, memory_order_relaxed);

@@ -14,11 +14,21 @@ static enum refusal_code damaged(struct refusal *r, const char *what, const char
 		      what, key ? " of " : "", key ? key : "");
 }
 
+/* What the last document said of the entry with this word: what is stored for it, unless the writer was killed before
+ * it came to that. */
+static uint64_t document_of(const struct seg_map *m, uint64_t word, const _Atomic uint64_t *stored)
+{
+	uint64_t under_way = atomic_load_explicit(&m->table->said_epoch, memory_order_acquire);
+
+	return atomic_load_explicit(under_way && under_way == word_epoch(word) ? &m->table->said_document : stored,
+				    memory_order_relaxed);
+}
+
 /* Something that a start has to take over: an entry, or a tombstone whose document is remembered. */
 static bool wanted(const struct seg_map *m, uint32_t slot, uint64_t *word, uint64_t *document)
 {
 	*word = atomic_load_explicit(&m->entries[slot].word, memory_order_acquire); /* pairs with table_publish */
-	*document = atomic_load_explicit(&m->documents[slot], memory_order_relaxed);
+	*document = document_of(m, *word, &m->documents[slot]);
 	/* A tombstone without an epoch is a slot that was taken for a change that never came. */
 	return word_live(*word) || (word_epoch(*word) && *document);
 }
@@ -98,8 +108,8 @@ enum refusal_code core_rebuild(struct core *c, const struct seg_map *m, struct c
 	if (code != R_DONE)
 		return code;
 	n->document_version = atomic_load_explicit(&t->document_version, memory_order_relaxed);
-	n->default_document = atomic_load_explicit(&t->default_document, memory_order_relaxed);
 	word = atomic_load_explicit(&t->dflt.word, memory_order_acquire); /* pairs with table_publish */
+	n->default_document = document_of(m, word, &t->default_document);
 	if (!state_of(m, word, t->dflt.det, &state) || state.to)
 		return damaged(r, "the default placement", NULL);
 	if (word != WORD_EMPTY || n->default_document)
