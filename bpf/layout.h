@@ -17,7 +17,7 @@
 
 #include <linux/types.h>
 
-#define MIRROR_ABI 1u
+#define MIRROR_ABI 2u
 #define MIRROR_MAGIC 0x31726f7272696d62ull /* "bmirror1" */
 #define MIRROR_ENTRY 64u
 #define MIRROR_KEY_MAX 39u /* SHM_KEY_INLINE: longer keys are in the mirror as slots that say pass */

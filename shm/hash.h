@@ -4,7 +4,9 @@
  * it need not be a PRF, only unpredictable in its collisions to who does not know the secret.
  *
  * Folded multiplication in the manner of wyhash: every load is of fixed width, none reads outside the key, no call to
- * libc; 8..16 bytes cost two loads and two multiplications. */
+ * libc; 8..16 bytes cost two loads and two multiplications.
+ *
+ * Whoever changes what comes out raises SHM_ABI (layout.h) and MIRROR_ABI (../bpf/layout.h). */
 #ifndef BERTH_SHM_HASH_H
 #define BERTH_SHM_HASH_H
 
@@ -44,11 +46,12 @@ static inline uint64_t hash_mum(uint64_t a, uint64_t b)
 	return (uint64_t)r ^ (uint64_t)(r >> 64);
 }
 
-/* len >= 1. */
+/* len >= 1. What is longer than 16 bytes goes through two lanes of 16 bytes that wait neither for one another nor the
+ * tail for them: their multiplications overlap. */
 static inline uint64_t hash_key(const uint64_t secret[4], const void *key, size_t len)
 {
 	const unsigned char *p = key;
-	uint64_t a, b, seed = secret[2] ^ len;
+	uint64_t a, b, lanes = secret[2];
 
 	if (len >= 8 && len <= 16) {
 		a = load_u64(p);
@@ -57,17 +60,22 @@ static inline uint64_t hash_key(const uint64_t secret[4], const void *key, size_
 		a = load_short(p, len);
 		b = 0;
 	} else {
-		size_t left = len;
+		uint64_t even = secret[2], odd = secret[2];
+		const unsigned char *end = p + len;
 
-		while (left > 16) {
-			seed = hash_mum(load_u64(p) ^ secret[1], load_u64(p + 8) ^ seed);
-			p += 16;
-			left -= 16;
+		for (; end - p > 32; p += 32) {
+			even = hash_mum(load_u64(p) ^ secret[1], load_u64(p + 8) ^ even);
+			odd = hash_mum(load_u64(p + 16) ^ secret[3], load_u64(p + 24) ^ odd);
 		}
-		a = load_u64(p + left - 16);
-		b = load_u64(p + left - 8);
+		if (end - p > 16) {
+			even = hash_mum(load_u64(p) ^ secret[1], load_u64(p + 8) ^ even);
+			p += 16;
+		}
+		lanes = even ^ odd;
+		a = load_u64(p + ((end - p - 1) & 8) - 8); /* the last whole word, or the one before it */
+		b = load_u64(end - 8);
 	}
-	return hash_mum(secret[3] ^ seed, hash_mum(a ^ secret[0], b ^ secret[1] ^ seed));
+	return hash_mum(secret[3] ^ lanes ^ len, hash_mum(a ^ secret[0], b ^ secret[1]));
 }
 
 #endif

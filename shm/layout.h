@@ -24,7 +24,7 @@
 #error "berth's files are little-endian"
 #endif
 
-#define SHM_ABI 1u
+#define SHM_ABI 2u
 #define SHM_PAGE 4096u
 #define SHM_MAGIC_ROOT 0x31746f6f72687462ull    /* "bthroot1" */
 #define SHM_MAGIC_TABLE 0x3162617468747265ull   /* "erthtab1" */
@@ -233,7 +233,7 @@ struct shm_ledger {
 	_Atomic uint64_t lease_overflow_ms;
 	_Atomic uint64_t lease_overflow_pid;
 	_Atomic uint64_t unbracketed_left_ms; /* when the last process that may write without leases was found gone */
-	_Atomic uint64_t pid_namespace;       /* in which the rows' pids have their meaning (seg_pid_namespace); 0: unknown */
+	_Atomic uint64_t pid_namespace; /* in which the rows' pids have their meaning (seg_pid_namespace); 0: unknown */
 	uint8_t pad0[40];
 	/* line at 128: loaded after each push into a ring; written by the cursor thread when it goes to sleep and wakes */
 	_Atomic uint32_t cursor_sleeping; /* 1: ring the doorbell */
@@ -450,8 +450,9 @@ static_assert(sizeof(struct shm_cursor) == 64, "a pin is one cache line");
 	SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(0x811c9dc5u, SHM_ABI), \
 										sizeof(struct shm_root)), \
 									offsetof(struct shm_root, superseded)), \
-								offsetof(struct shm_table, tags_off) ^ SHM_TAG_WINDOW \
-													       << 16), \
+								offsetof(struct shm_table, tags_off) ^ \
+									offsetof(struct shm_table, said_epoch) << 8 ^ \
+									SHM_TAG_WINDOW << 16), \
 							sizeof(struct shm_entry)), \
 						sizeof(struct shm_detail)), \
 					sizeof(struct shm_ledger_row) ^ offsetof(struct shm_ledger_row, n_leases) \
