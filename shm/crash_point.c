@@ -18,17 +18,18 @@ extern struct crash_point __stop_crash_points[] __attribute__((weak, visibility(
 static struct crash_file *file; /* set before there is another thread */
 
 /* Points in functions of headers are there once for each file that has them: a name has one row. */
-static uint32_t row_of(const char *name, uint32_t *n)
+static uint32_t row_of(const struct crash_point *p, uint32_t *n)
 {
 	for (uint32_t i = 0; i < *n; i++)
-		if (strcmp(file->rows[i].name, name) == 0)
+		if (strcmp(file->rows[i].name, p->name) == 0)
 			return i;
-	if (*n == CRASH_POINTS_MAX || strlen(name) >= CRASH_NAME_SIZE) {
-		fprintf(stderr, "crash point %s: a longer name than %u, or more than %u points\n", name,
-			CRASH_NAME_SIZE - 1, CRASH_POINTS_MAX);
+	if (*n == CRASH_POINTS_MAX || strlen(p->name) >= CRASH_NAME_SIZE || strlen(p->file) >= CRASH_FILE_SIZE) {
+		fprintf(stderr, "crash point %s of %s: longer names than %u and %u, or more than %u points\n", p->name,
+			p->file, CRASH_NAME_SIZE - 1, CRASH_FILE_SIZE - 1, CRASH_POINTS_MAX);
 		abort();
 	}
-	snprintf(file->rows[*n].name, CRASH_NAME_SIZE, "%s", name);
+	snprintf(file->rows[*n].name, CRASH_NAME_SIZE, "%s", p->name);
+	snprintf(file->rows[*n].file, CRASH_FILE_SIZE, "%s", p->file);
 	return (*n)++;
 }
 
@@ -48,7 +49,7 @@ void crash_points_open(void)
 	}
 	n = atomic_load_explicit(&file->n, memory_order_acquire);
 	for (struct crash_point *p = __start_crash_points; p < __stop_crash_points; p++)
-		p->row = row_of(p->name, &n);
+		p->row = row_of(p, &n);
 	atomic_store_explicit(&file->n, n, memory_order_release); /* pairs with the test's load */
 }
 

@@ -17,11 +17,13 @@
 
 #define CRASH_POINTS_MAX 1024u
 #define CRASH_NAME_SIZE 48u
-#define CRASH_FILE_ENV "BERTH_CRASH_FILE" /* path; read by crash_points_open */
+#define CRASH_FILE_SIZE 48u
+#define CRASH_FILE_ENV "BERTH_CRASH_FILE"      /* path; read by crash_points_open */
 enum { CRASH_NOWHERE, CRASH_ROWS, CRASH_ANY }; /* crash_file.armed */
 
 struct crash_row {
 	char name[CRASH_NAME_SIZE];
+	char file[CRASH_FILE_SIZE]; /* of the source, as the compiler was told */
 	_Atomic uint64_t passed;
 	_Atomic int64_t left; /* CRASH_ROWS: dies at the passage that takes it to 0; 0 or less: passes */
 };
@@ -36,9 +38,9 @@ struct crash_file { /* zeros, when the test makes it; rows by the first writer, 
 };
 
 struct crash_point {
-	const char *name;
+	const char *name, *file;
 	uint32_t row;
-} __attribute__((aligned(16)));
+} __attribute__((aligned(32)));
 
 void crash_points_open(void);
 void crash_point_pass(const struct crash_point *);
@@ -46,7 +48,7 @@ void crash_point_pass(const struct crash_point *);
 #define CRASH_POINT(name_) \
 	do { \
 		static struct crash_point crash_point_##name_ \
-			__attribute__((section("crash_points"), used)) = {#name_, 0}; \
+			__attribute__((section("crash_points"), used)) = {#name_, __FILE__, 0}; \
 		crash_point_pass(&crash_point_##name_); \
 	} while (0)
 #else

@@ -15,13 +15,6 @@
 
 static struct refusal why;
 
-#define OK(call) \
-	do { \
-		enum refusal_code rc_ = (call); \
-		if (rc_ != R_DONE) \
-			fail_msg("%s: %s: %s", #call, refusal_name(rc_), why.message); \
-	} while (0)
-
 static struct table *start(struct scratch *s, uint64_t n)
 {
 	const struct table_options o = {.barrier_ms = 30000};

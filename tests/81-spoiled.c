@@ -157,20 +157,6 @@ static pid_t start_spoiler(enum spoil how)
 	return pid;
 }
 
-static json_int_t status_of(const char *name)
-{
-	struct wire w;
-	json_t *status;
-	json_int_t n;
-
-	wire_open(&w, place, WIRE_LOOK);
-	status = wire_ok(&w, "status", NULL);
-	n = int_of(status, name);
-	json_decref(status);
-	wire_close(&w);
-	return n;
-}
-
 /* Changes that each leave a record behind. */
 static void change_often(unsigned n)
 {
@@ -185,16 +171,6 @@ static void change_often(unsigned n)
 			"mode", "dedicated-index", "cluster", i % 2 ? "c1" : "c2", "index", index);
 	}
 	wire_close(&w);
-}
-
-static bool all_is_freed(void)
-{
-	uint64_t deadline = 0;
-
-	while (within(&deadline))
-		if (status_of("retired") == 0 && status_of("held_bytes") == 0)
-			return true;
-	return false;
 }
 
 static void everybody_else_goes_on(struct berth *b, struct berth_reader *r)
@@ -229,10 +205,10 @@ static void a_spoiled_registration_disturbs_nobody(void **state)
 		everybody_else_goes_on(b, r);
 		assert_int_equal(users_tool("readers", NULL, NULL), 0);
 		assert_int_equal(users_tool("status", NULL, NULL), 0);
-		assert_true(all_is_freed());
+		expect_freed();
 		child_kill(&spoiler);
 	}
-	assert_int_equal(status_of("term"), 1); /* still the first writer */
+	assert_int_equal(status_number("term"), 1); /* still the first writer */
 	berth_reader_close(&r);
 	assert_int_equal(berth_detach(&b), BERTH_OK);
 }
@@ -252,7 +228,7 @@ static void a_spoiled_registration_does_not_keep_a_writer_from_starting(void **s
 		daemon_start(place, NULL); /* fails the test when it does not start */
 		change_often(20);
 		assert_int_equal(users_tool("readers", NULL, NULL), 0);
-		assert_true(all_is_freed());
+		expect_freed();
 		child_kill(&spoiler);
 		daemon_kill(place);
 	}
@@ -271,10 +247,10 @@ static void what_a_liar_holds_back_is_freed_when_it_dies(void **state)
 	assert_int_equal(berth_reader_open(b, &r), BERTH_OK);
 	spoiler = start_spoiler(HOLDING);
 	everybody_else_goes_on(b, r);
-	assert_true(status_of("retired") > 0);
+	assert_true(status_number("retired") > 0);
 	assert_int_equal(users_tool("readers", NULL, NULL), 0);
 	child_kill(&spoiler);
-	assert_true(all_is_freed());
+	expect_freed();
 	berth_reader_close(&r);
 	assert_int_equal(berth_detach(&b), BERTH_OK);
 }

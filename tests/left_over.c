@@ -26,14 +26,15 @@ static const char *const environment[] = {"PATH=/usr/sbin:/usr/bin:/sbin:/bin", 
 static pid_t maker;
 
 /* Its input ends when the test program has. What that started dies with it, though not in the same instant, and may make
- * files until then. */
+ * files until then: it is done when a look a moment later finds nothing. */
 static const char script[] = "read nothing\n"
 			     "for try in 1 2 3 4 5 6 7 8 9 10; do\n"
 			     "	left=\n"
 			     "	for path; do\n"
 			     "		[ -e \"$path\" ] || continue\n"
+			     "		left=1\n"
 			     "		umount -l \"$path\"/* \"$path\"\n"
-			     "		rmdir \"$path\" || rm -rf \"$path\" || left=1\n"
+			     "		rmdir \"$path\" || rm -rf \"$path\"\n"
 			     "	done\n"
 			     "	[ \"$left\" ] || break\n"
 			     "	sleep 0.1\n"

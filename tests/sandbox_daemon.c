@@ -63,20 +63,6 @@ void sandbox_serve_end(struct sandbox *s, int signal_number)
 	close(channel);
 }
 
-json_int_t status_number(const char *name)
-{
-	struct wire w;
-	json_t *status;
-	json_int_t n;
-
-	wire_open(&w, place, WIRE_LOOK);
-	status = wire_ok(&w, "status", NULL);
-	n = int_of(status, name);
-	json_decref(status);
-	wire_close(&w);
-	return n;
-}
-
 void expect_readers(json_int_t n)
 {
 	uint64_t deadline = 0;
@@ -85,16 +71,6 @@ void expect_readers(json_int_t n)
 		if (status_number("readers") == n)
 			return;
 	assert_int_equal(status_number("readers"), n);
-}
-
-void expect_freed(void)
-{
-	uint64_t deadline = 0;
-
-	while (within(&deadline))
-		if (status_number("retired") == 0 && status_number("held_bytes") == 0)
-			return;
-	fail_msg("%d records are still held back", (int)status_number("retired"));
 }
 
 void place_often(struct wire *w, const char *partition, unsigned n)

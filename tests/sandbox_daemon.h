@@ -14,9 +14,7 @@ void sandbox_move_daemon(struct sandbox *);
 void sandbox_serve_signal(int signal);                /* SIGSTOP or SIGCONT */
 void sandbox_serve_end(struct sandbox *, int signal); /* SIGTERM or SIGKILL; returns when it has ended */
 
-json_int_t status_number(const char *name);
 void expect_readers(json_int_t n); /* are attached, at once or soon */
-void expect_freed(void);           /* nothing is held back for anybody */
 void place_often(struct wire *, const char *partition,
 		 unsigned n); /* changes that leave records behind; on c1 in the end */
 void begin_moving(struct wire *, const char *partition, const char *to);

@@ -2,6 +2,12 @@
  * scratch.h. */
 #include "scratch.h"
 
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
 #include <fcntl.h>
 #include <ftw.h>
 #include <stdio.h>
@@ -50,4 +56,10 @@ void scratch_close(struct scratch *s)
 	close(s->instance.dir_fd);
 	nftw(s->path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 	left_over_forget(s->path);
+}
+
+void scratch_done(enum refusal_code code, const char *call, const struct refusal *why)
+{
+	if (code != R_DONE)
+		fail_msg("%s: %s: %s", call, refusal_name(code), why->message);
 }

@@ -16,4 +16,8 @@ void scratch_open(struct scratch *);
 /* Removes everything. */
 void scratch_close(struct scratch *);
 
+/* A call of the table that is given &why, the test's own: the test fails when it is refused. */
+#define OK(call) scratch_done((call), #call, &why)
+void scratch_done(enum refusal_code, const char *call, const struct refusal *);
+
 #endif

@@ -42,8 +42,8 @@ struct cr_step {
 };
 struct cr_scene {
 	const char *name, *store;
-	unsigned n_readers; /* processes that look; they want standing clusters and partitions */
-	bool bpf;
+	unsigned n_readers;           /* processes that look; they want standing clusters and partitions */
+	bool judged;                  /* by who looks in the mirror all the time; its options ask for one */
 	void (*open)(struct crash *); /* after the first start; may be NULL, as close */
 	void (*close)(struct crash *);
 	const struct cr_step *steps; /* a NULL name ends them */
@@ -110,7 +110,8 @@ bool cr_time_is_up(void);                              /* of a dose */
 uint64_t cr_random(uint64_t below);
 uint32_t cr_n_points(void);
 bool cr_covered(uint32_t row);
-void cr_points_of_scene(void); /* nothing is known of its steps yet */
+bool cr_mirrored(const char *const options[CR_OPTIONS]); /* the daemon's: with a mirror, which needs BPF */
+void cr_points_of_scene(void);                           /* nothing is known of its steps yet */
 /* before, then: rows, of CR_BEHIND. False: CR_EACH, and nothing was left to arm; of a dose: it did not die. */
 bool cr_step(struct crash *, unsigned number, enum cr_mode, uint32_t before, uint32_t then);
 /* All steps, for a point that is still missing, of those that a start after a death in this scene passes. */

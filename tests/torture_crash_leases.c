@@ -92,6 +92,27 @@ static void death_and_restart(struct crash *c)
 	cr_await(c, "readers", 1, 1);
 }
 
+/* More unknown ends in one barrier than slots keep: the last is kept without its partition, so all of them wait. */
+static void death_over_an_overflow(struct crash *c)
+{
+	uint64_t first, ended = 0;
+
+	cr_comes(c, 1, BERTH_WRITES_BRACKETED, false);
+	do {
+		first = mp_now_ms();
+		for (unsigned i = 0; i < 4; i++) {
+			cr_tell_ok(c, 1, WRITE_BEGIN, 4, 0);
+			ended = mp_now_ms();
+			cr_tell_ok(c, 1, WRITE_END, 4, BERTH_UNKNOWN);
+		}
+	} while (mp_now_ms() - first >= BARRIER_MS); /* the daemon died meanwhile, and slots are free again */
+	cr_child_dies(c, 1);
+	cr_await(c, "readers", 1, 1);
+	cr_restart(c); /* the ledger alone has it now */
+	move_to_cutover(c, 0);
+	not_before_the_barrier(c, 0, ended);
+}
+
 static void unbracketed_departure(struct crash *c)
 {
 	cr_comes(c, 1, BERTH_WRITES_UNBRACKETED, false);
@@ -108,6 +129,7 @@ static const struct cr_step leases[] = {{"attach, complete", attach_and_complete
 					{"an unknown end", unknown_end, CR_PLAIN},
 					{"a death over a lease", death_over_a_lease, CR_PLAIN},
 					{"a death over a lease while no daemon runs", death_and_restart, CR_PLAIN},
+					{"a death over an overflow", death_over_an_overflow, CR_PLAIN},
 					{"a departure without leases", unbracketed_departure, CR_PLAIN},
 					{"departure", all_depart, CR_PLAIN},
 					{NULL, NULL, CR_PLAIN}};

@@ -227,11 +227,11 @@ void cr_place_open(struct crash *c, const struct cr_scene *scene)
 			assert_int_equal(mkdir(c->tables, 0755), 0);
 			c->options[i] = c->tables;
 		}
-	c->recovered = scene->bpf ? mirror_equal : NULL;
+	c->recovered = scene->judged ? mirror_equal : NULL;
 	cr_start(c);
 	if (scene->open)
 		scene->open(c);
-	if (scene->bpf) {
+	if (scene->judged) {
 		for (unsigned i = 0; i < 4; i++) {
 			char key[READERS_KEY_SIZE];
 

@@ -241,14 +241,17 @@ void cr_recovered(void)
 	note_passed();
 }
 
+bool cr_mirrored(const char *const options[CR_OPTIONS])
+{
+	for (unsigned i = 0; options[i]; i++)
+		if (strcmp(options[i], "--bpf") == 0)
+			return true;
+	return false;
+}
+
 static unsigned kind_of(const struct crash *c)
 {
-	unsigned mirror = 0;
-
-	for (unsigned i = 0; c->options[i]; i++)
-		if (strcmp(c->options[i], "--bpf") == 0)
-			mirror = 2;
-	return mirror + cr_durable(c);
+	return (cr_mirrored(c->options) ? 2u : 0u) + cr_durable(c);
 }
 
 /* ---- a step ------------------------------------------------------------------------------------------------ */

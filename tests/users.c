@@ -129,3 +129,27 @@ int users_tool(const char *a, const char *b, const char *c)
 
 	return child_run(argv, out, sizeof out, CHILD_MS);
 }
+
+json_int_t status_number(const char *name)
+{
+	struct wire w;
+	json_t *status;
+	json_int_t n;
+
+	wire_open(&w, place, WIRE_LOOK);
+	status = wire_ok(&w, "status", NULL);
+	n = int_of(status, name);
+	json_decref(status);
+	wire_close(&w);
+	return n;
+}
+
+void expect_freed(void)
+{
+	uint64_t deadline = 0;
+
+	while (within(&deadline))
+		if (status_number("retired") == 0 && status_number("held_bytes") == 0)
+			return;
+	fail_msg("%d records are still held back", (int)status_number("retired"));
+}

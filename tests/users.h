@@ -47,4 +47,7 @@ int users_connect(const char *socket);    /* -1 with errno */
 /* `berth --dir DIR A B C`, what is NULL left out; the exit code. */
 int users_tool(const char *a, const char *b, const char *c);
 
+json_int_t status_number(const char *name); /* of the daemon's status */
+void expect_freed(void);                    /* nothing is held back for anybody, at once or soon */
+
 #endif

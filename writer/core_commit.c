@@ -15,6 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../shm/crash_point.h"
+
 /* ---- the store -------------------------------------------------------------------------------------------------- */
 
 enum store_result core_put_number(struct core *c, const char *meta, uint64_t n, struct refusal *r)
@@ -153,6 +155,7 @@ static void follow_migration(struct core *c, struct core_result *result)
 	}
 	if (item->epoch) {
 		result->blackout_ms = core_now(c) - (item->published ? item->published_ms : item->held_ms);
+		CRASH_POINT(end_published); /* what is in the ledger is swept by a start */
 		table_cutover_forget(c->table, item->epoch);
 	}
 	drain_remove(c->drainer, &item->drained);

@@ -153,26 +153,9 @@ byte pick, who; /* 0 but inside atomic */
 #define FLUSHX(t_) do :: bn[t_] > 0 -> POPAT(t_, 0) :: else -> break od
 #define REACHED(w, t) ((t) == (w) || !((NOMB) & (1 << (t))))
 #ifdef MB_SPLIT
-byte mbm[NT];
-#define MBONE(w, t) \
-	d_step { !(mbm[w] & (1 << (t))) -> \
-		if :: REACHED(w, t) -> FLUSHX(t); FORGET_ALL(t) :: else fi; \
-		mbm[w] = mbm[w] | (1 << (t)) }
-inline MB(w_) {
-	d_step { FLUSHX(w_); FORGET_ALL(w_); mbm[w_] = (1 << (w_)) }
-	do
-	:: MBONE(w_, 0)
-	:: MBONE(w_, 1)
-#if NT > 2
-	:: MBONE(w_, 2)
-#endif
-#if NT > 3
-	:: MBONE(w_, 3)
-#endif
-	:: atomic { mbm[w_] == (1 << NT) - 1 -> mbm[w_] = 0; break }
-	od; skip;
-	d_step { FORGET_ALL(w_) }
-}
+#define MB_BEGIN(w) d_step { FLUSHX(w); FORGET_ALL(w) }
+#define MB_OF(t) FLUSHX(t); FORGET_ALL(t)
+#define MB_END(w) skip; d_step { FORGET_ALL(w) }
 #else
 hidden byte hw;
 #define MB(w_) \
