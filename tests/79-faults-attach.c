@@ -10,7 +10,9 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "fault_place.h"
+#include "../reader_lib/berth.h"
+#include "child.h"
+#include "fault_plan.h"
 
 #define KEY(k) (k), strlen(k)
 #define MANY 60 /* partitions of a batch, so that one soon finds no room: what was removed goes on filling the table */
@@ -53,12 +55,6 @@ static int unmake(void **state)
 	printf("note: %u failures tried, %u met, %u errors\n", tried, fired, refused);
 	return 0;
 }
-
-#define NEEDS_PLACE() \
-	do { \
-		if (!plan) \
-			SKIP("ThreadSanitizer's own library stands where faults.so would"); \
-	} while (0)
 
 static unsigned descriptors(void)
 {
@@ -108,6 +104,63 @@ static void finds_acme(struct berth_reader *r)
 	berth_read_end(r);
 }
 
+/* What is attached here while the calls of a test fail. */
+struct attached {
+	const struct berth_attach_options *o;
+	bool maintain; /* the table is followed by berth_maintain */
+	struct berth *b;
+	struct berth_reader *r;
+};
+
+static struct attached come(const struct berth_attach_options *o)
+{
+	struct attached a = {.o = o};
+
+	assert_int_equal(berth_attach(d->dir, o, &a.b), BERTH_OK);
+	assert_int_equal(berth_reader_open(a.b, &a.r), BERTH_OK);
+	return a;
+}
+
+static void go(struct attached *a)
+{
+	berth_reader_close(&a->r);
+	assert_int_equal(berth_detach(&a->b), BERTH_OK);
+}
+
+/* Each of the calls that are counted, at up to `most` passages, fails in each way that it can. */
+static void each_fails(const uint64_t passes[CALLS], int64_t most, struct attached *a,
+		       void (*try_one)(struct attached *, enum fault_call, int64_t n, int error))
+{
+	for (enum fault_call call = 0; call < CALLS; call++)
+		for (int64_t n = 1; n <= (int64_t)passes[call] && n <= most; n++)
+			for (const int *error = fault_errors(call); *error; error++)
+				try_one(a, call, n, *error);
+}
+
+/* The answer of what was performed while a call was to fail: done, or an error that this failure is worth. */
+static void judge(int rc, enum fault_call call, int error)
+{
+	bool met = fault_disarm(plan) != 0;
+
+	tried++;
+	fired += met;
+	if (rc == BERTH_OK)
+		return;
+	must_be_error(rc);
+	if (!met || !may_be_refused(call, error))
+		FAIL("answered with %s%s", berth_strerror(rc), met ? "" : ", though nothing failed");
+}
+
+/* Nothing fails any more: it reads at once, without berth_maintain, and is followed up; no descriptor is left. */
+static void recovers(struct attached *a, unsigned before)
+{
+	finds_acme(a->r);
+	maintained(a->b);
+	finds_acme(a->r);
+	if (descriptors() != before)
+		FAIL("%u descriptors instead of %u", descriptors(), before);
+}
+
 /* ---- attach ----------------------------------------------------------------------------------------------------- */
 
 /* All that it can do. */
@@ -129,8 +182,9 @@ static void works(struct berth *b, const struct berth_attach_options *o)
 	berth_reader_close(&r);
 }
 
-static void try_attach(const struct berth_attach_options *o, enum fault_call call, int64_t n, int error)
+static void try_attach(struct attached *a, enum fault_call call, int64_t n, int error)
 {
+	const struct berth_attach_options *o = a->o;
 	int64_t mapped = atomic_load(&plan->mapped);
 	unsigned before = descriptors();
 	struct berth *b = NULL;
@@ -140,21 +194,14 @@ static void try_attach(const struct berth_attach_options *o, enum fault_call cal
 		 o->cursors, (long long)n, fault_name(call), fault_error_name(error));
 	fault_arm(plan, call, n, error, false, NULL);
 	rc = berth_attach(d->dir, o, &b);
-	fired += fault_disarm(plan) != 0;
-	tried++;
-	if (rc == BERTH_OK) {
-		works(b, o);
-		assert_int_equal(berth_detach(&b), BERTH_OK);
-	} else {
-		must_be_error(rc);
+	judge(rc, call, error);
+	if (rc != BERTH_OK) {
 		if (b)
 			FAIL("refused with %s, and something handed out", berth_strerror(rc));
-		if (!may_be_refused(call, error))
-			FAIL("refused with %s", berth_strerror(rc));
 		assert_int_equal(berth_attach(d->dir, o, &b), BERTH_OK);
-		works(b, o);
-		assert_int_equal(berth_detach(&b), BERTH_OK);
 	}
+	works(b, o);
+	assert_int_equal(berth_detach(&b), BERTH_OK);
 	if (descriptors() != before)
 		FAIL("%u descriptors instead of %u", descriptors(), before);
 	if (atomic_load(&plan->mapped) != mapped)
@@ -167,18 +214,16 @@ static void each_failing_call_of_an_attach_is_an_error_that_leaves_nothing(void 
 	struct berth *b;
 
 	(void)state;
-	NEEDS_PLACE();
+	fault_plan_needed(plan);
 	for (unsigned i = 0; i < sizeof sorts / sizeof sorts[0]; i++) {
+		struct attached a = {.o = &sorts[i]};
+
 		fault_count(plan);
 		assert_int_equal(berth_attach(d->dir, &sorts[i], &b), BERTH_OK);
-		for (unsigned c = 0; c < CALLS; c++)
-			passes[c] = atomic_load(&plan->passes[c]);
+		fault_passes(plan, passes);
 		works(b, &sorts[i]);
 		assert_int_equal(berth_detach(&b), BERTH_OK);
-		for (enum fault_call call = 0; call < CALLS; call++)
-			for (int64_t n = 1; n <= (int64_t)passes[call] && n <= 40; n++)
-				for (const int *error = fault_errors(call); *error; error++)
-					try_attach(&sorts[i], call, n, *error);
+		each_fails(passes, 40, &a, try_attach);
 	}
 	assert_true(fired > tried / 2);
 }
@@ -209,7 +254,6 @@ static void flip(struct berth *b)
 		json_t *names = json_array();
 
 		assert_true(round < 20);
-
 		for (unsigned i = 0; i < MANY; i++)
 			json_array_append_new(names, json_sprintf("many-%u", n + i));
 		wire_do(&admin, "set", "{s:o, s:{s:s, s:s}}", "partitions", names, "placement", "mode",
@@ -224,74 +268,56 @@ static void flip(struct berth *b)
 }
 
 /* Maintain, then a look-up; or the look-up alone, the first after a flip. */
-static int follow(struct berth *b, struct berth_reader *r, bool maintain)
+static int follow(const struct attached *a)
 {
 	struct berth_placement at;
-	int rc, ahead = maintain ? berth_maintain(b) : BERTH_OK;
+	int rc, ahead = a->maintain ? berth_maintain(a->b) : BERTH_OK;
 
-	berth_read_begin(r);
-	rc = berth_lookup(r, KEY("acme"), &at);
+	berth_read_begin(a->r);
+	rc = berth_lookup(a->r, KEY("acme"), &at);
 	if (rc == BERTH_OK && strcmp(at.index, "acme-index") != 0)
 		FAIL("the look-up finds `%s`", at.index);
-	berth_read_end(r);
+	berth_read_end(a->r);
 	if (ahead != BERTH_OK)
 		must_be_error(ahead);
 	return rc;
 }
 
-static void try_follow(struct berth *b, struct berth_reader *r, bool maintain, enum fault_call call, int64_t n,
-		       int error)
+static void try_follow(struct attached *a, enum fault_call call, int64_t n, int error)
 {
 	unsigned before;
-	int rc;
 
-	maintained(b);
-	finds_acme(r);
+	maintained(a->b);
+	finds_acme(a->r);
 	before = descriptors();
-	flip(b);
+	flip(a->b);
 	snprintf(doing, sizeof doing, "%s after a flip, passage %lld of %s fails with %s",
-		 maintain ? "maintaining" : "the first look-up", (long long)n, fault_name(call),
+		 a->maintain ? "maintaining" : "the first look-up", (long long)n, fault_name(call),
 		 fault_error_name(error));
 	fault_arm(plan, call, n, error, false, NULL);
-	rc = follow(b, r, maintain);
-	fired += fault_disarm(plan) != 0;
-	tried++;
-	if (rc != BERTH_OK) {
-		must_be_error(rc);
-		if (!may_be_refused(call, error))
-			FAIL("the look-up answers %s", berth_strerror(rc));
-	}
-	finds_acme(r); /* at once, without maintain */
-	maintained(b);
-	finds_acme(r);
-	if (descriptors() != before)
-		FAIL("%u descriptors instead of %u", descriptors(), before);
+	judge(follow(a), call, error);
+	recovers(a, before);
 }
 
 static void a_failing_call_after_a_flip_costs_a_look_up_at_most_and_none_is_wrong(void **state)
 {
-	int64_t mapped = plan ? atomic_load(&plan->mapped) : 0;
 	uint64_t passes[CALLS];
-	struct berth_reader *r;
-	struct berth *b;
+	struct attached a;
+	int64_t mapped;
 
 	(void)state;
-	NEEDS_PLACE();
-	assert_int_equal(berth_attach(d->dir, &sorts[2], &b), BERTH_OK);
-	assert_int_equal(berth_reader_open(b, &r), BERTH_OK);
+	fault_plan_needed(plan);
+	mapped = atomic_load(&plan->mapped);
+	a = come(&sorts[2]);
 	for (int maintain = 0; maintain < 2; maintain++) {
-		flip(b);
+		a.maintain = maintain;
+		flip(a.b);
 		fault_count(plan);
-		assert_int_equal(follow(b, r, maintain), BERTH_OK);
-		for (unsigned c = 0; c < CALLS; c++)
-			passes[c] = atomic_load(&plan->passes[c]);
-		for (enum fault_call call = 0; call < CALLS; call++)
-			for (int64_t n = 1; n <= (int64_t)passes[call]; n++)
-				for (const int *error = fault_errors(call); *error; error++)
-					try_follow(b, r, maintain, call, n, *error);
+		assert_int_equal(follow(&a), BERTH_OK);
+		fault_passes(plan, passes);
+		each_fails(passes, INT64_MAX, &a, try_follow);
 	}
-	berth_reader_close(&r);
-	assert_int_equal(berth_detach(&b), BERTH_OK);
+	go(&a);
 	if (atomic_load(&plan->mapped) != mapped)
 		FAIL("or before: %lld bytes are left mapped", (long long)(atomic_load(&plan->mapped) - mapped));
 	assert_true(fired > tried / 2);
@@ -301,16 +327,14 @@ static void a_failing_call_after_a_flip_costs_a_look_up_at_most_and_none_is_wron
 static void without_a_free_descriptor_the_kept_one_serves_each_look_up_after_a_flip(void **state)
 {
 	struct rlimit limit, none;
-	struct berth_reader *r;
 	int full[256], n = 0;
-	struct berth *b;
+	struct attached a;
 
 	(void)state;
-	NEEDS_PLACE();
-	assert_int_equal(berth_attach(d->dir, &sorts[2], &b), BERTH_OK);
-	assert_int_equal(berth_reader_open(b, &r), BERTH_OK);
-	maintained(b);
-	finds_acme(r);
+	fault_plan_needed(plan);
+	a = come(&sorts[2]);
+	maintained(a.b);
+	finds_acme(a.r);
 	assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
 	none = (struct rlimit){sizeof full / sizeof full[0], limit.rlim_max};
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
@@ -320,9 +344,10 @@ static void without_a_free_descriptor_the_kept_one_serves_each_look_up_after_a_f
 	for (unsigned i = 0; i < 6; i++) {
 		int rc;
 
-		flip(b);
+		flip(a.b);
 		assert_true(dup(0) < 0);
-		rc = follow(b, r, i % 2);
+		a.maintain = i % 2;
+		rc = follow(&a);
 		if (rc != BERTH_OK)
 			FAIL("look-up %u after a flip answers %s", i, berth_strerror(rc));
 		tried++;
@@ -330,8 +355,7 @@ static void without_a_free_descriptor_the_kept_one_serves_each_look_up_after_a_f
 	while (n)
 		close(full[--n]);
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
-	berth_reader_close(&r);
-	assert_int_equal(berth_detach(&b), BERTH_OK);
+	go(&a);
 }
 
 /* ---- the daemon comes back -------------------------------------------------------------------------------------- */
@@ -344,7 +368,7 @@ static void restart(void)
 	wire_open(&admin, d, WIRE_ADMIN);
 }
 
-static void try_come_back(struct berth *b, struct berth_reader *r, enum fault_call call, int64_t n, int error)
+static void try_come_back(struct attached *a, enum fault_call call, int64_t n, int error)
 {
 	unsigned before = descriptors();
 	int rc;
@@ -353,81 +377,69 @@ static void try_come_back(struct berth *b, struct berth_reader *r, enum fault_ca
 		 fault_error_name(error));
 	restart();
 	fault_arm(plan, call, n, error, false, NULL);
-	for (uint64_t deadline = 0; (rc = berth_maintain(b)) == BERTH_E_WRITER_DOWN || rc == BERTH_E_AGAIN;)
+	for (uint64_t deadline = 0; (rc = berth_maintain(a->b)) == BERTH_E_WRITER_DOWN || rc == BERTH_E_AGAIN;)
 		if (!within(&deadline))
 			FAIL("the daemon is not found again");
-	fired += fault_disarm(plan) != 0;
-	tried++;
-	if (rc != BERTH_OK) {
-		must_be_error(rc);
-		if (!may_be_refused(call, error))
-			FAIL("refused with %s", berth_strerror(rc));
-	}
-	finds_acme(r);
-	maintained(b);
-	finds_acme(r);
-	if (berth_cursor_pin(r, KEY("cursor"), 1, KEY("acme"), 1000, DAEMON_MS) != BERTH_OK)
+	judge(rc, call, error);
+	recovers(a, before);
+	if (berth_cursor_pin(a->r, KEY("cursor"), 1, KEY("acme"), 1000, DAEMON_MS) != BERTH_OK)
 		FAIL("no pin is taken afterwards");
 	if (descriptors() != before)
-		FAIL("%u descriptors instead of %u", descriptors(), before);
+		FAIL("%u descriptors instead of %u after a pin", descriptors(), before);
 }
 
 static void a_process_comes_back_to_a_new_daemon_whichever_call_fails(void **state)
 {
 	uint64_t passes[CALLS];
-	struct berth_reader *r;
-	struct berth *b;
+	struct attached a;
 
 	(void)state;
-	NEEDS_PLACE();
-	assert_int_equal(berth_attach(d->dir, &sorts[2], &b), BERTH_OK);
-	assert_int_equal(berth_reader_open(b, &r), BERTH_OK);
+	fault_plan_needed(plan);
+	a = come(&sorts[2]);
 	restart();
 	fault_count(plan);
-	maintained(b);
-	for (unsigned c = 0; c < CALLS; c++)
-		passes[c] = atomic_load(&plan->passes[c]);
-	for (enum fault_call call = 0; call < CALLS; call++)
-		for (int64_t n = 1; n <= (int64_t)passes[call] && n <= 6; n++)
-			for (const int *error = fault_errors(call); *error; error++)
-				try_come_back(b, r, call, n, *error);
-	berth_reader_close(&r);
-	assert_int_equal(berth_detach(&b), BERTH_OK);
+	maintained(a.b);
+	fault_passes(plan, passes);
+	each_fails(passes, 6, &a, try_come_back);
+	go(&a);
+	assert_true(fired > tried / 2);
 }
 
 /* ---- pins ------------------------------------------------------------------------------------------------------- */
 
 static void a_pin_is_there_or_said_not_to_be_whichever_call_fails(void **state)
 {
-	static const enum fault_call calls[] = {CALL_WRITE, CALL_FUTEX, CALL_POLL, CALL_NANOSLEEP};
-	struct berth_reader *r;
-	struct berth *b;
+	static const enum fault_call calls[] = {CALL_WRITE,
+						CALL_FUTEX}; /* the ring of the bell, the wait for the answer */
+	unsigned met[CALLS] = {0};
+	struct attached a;
 
 	(void)state;
-	NEEDS_PLACE();
-	assert_int_equal(berth_attach(d->dir, &sorts[2], &b), BERTH_OK);
-	assert_int_equal(berth_reader_open(b, &r), BERTH_OK);
+	fault_plan_needed(plan);
+	a = come(&sorts[2]);
 	for (unsigned i = 0; i < 60; i++) {
-		enum fault_call call = calls[i % 4];
+		enum fault_call call = calls[i % 2];
 		uint16_t cluster = 0;
 		char id[32];
 		int rc;
 
 		snprintf(id, sizeof id, "cursor-%u", i);
-		snprintf(doing, sizeof doing, "pinning, passage %u of %s is interrupted", 1 + i / 4 % 3,
+		snprintf(doing, sizeof doing, "pinning, passage %u of %s is interrupted", 1 + i / 2 % 3,
 			 fault_name(call));
-		fault_arm(plan, call, 1 + i / 4 % 3, EINTR, false, NULL);
-		rc = berth_cursor_pin(r, KEY(id), 1, KEY("acme"), 60000, DAEMON_MS);
-		fired += fault_disarm(plan) != 0;
+		fault_arm(plan, call, 1 + i / 2 % 3, EINTR, false, NULL);
+		rc = berth_cursor_pin(a.r, KEY(id), 1, KEY("acme"), 60000, DAEMON_MS);
+		met[call] += fault_disarm(plan) != 0;
 		tried++;
 		if (rc != BERTH_OK)
 			FAIL("%s", berth_strerror(rc));
-		if (berth_cursor_resolve(r, KEY(id), KEY("acme"), 0, &cluster) != BERTH_OK || cluster != 1)
+		if (berth_cursor_resolve(a.r, KEY(id), KEY("acme"), 0, &cluster) != BERTH_OK || cluster != 1)
 			FAIL("it was acknowledged, and is not there");
 		usleep(5000); /* the cursor thread falls asleep: the next one rings */
 	}
-	berth_reader_close(&r);
-	assert_int_equal(berth_detach(&b), BERTH_OK);
+	go(&a);
+	fired = met[CALL_WRITE] + met[CALL_FUTEX];
+	assert_in_range(met[CALL_WRITE], 3, 60); /* of ten first passages, which are there when the thread sleeps */
+	assert_in_range(met[CALL_FUTEX], 3, 60);
 }
 
 int main(int argc, char **argv)

@@ -13,79 +13,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "fault_place.h"
+#include "fault_judge.h"
 
 static struct fault_place *p;
-
-static int make(void **state)
-{
-	(void)state;
-	if (!fault_possible())
-		return 0;
-	p = calloc(1, sizeof *p);
-	fault_place_make(p, "sqlite", (const char *const[]){NULL});
-	return 0;
-}
-
-static int unmake(void **state)
-{
-	(void)state;
-	if (!p)
-		return 0;
-	fault_place_remove(p);
-	free(p);
-	p = NULL;
-	return 0;
-}
-
-#define NEEDS_PLACE() \
-	do { \
-		if (!p) \
-			SKIP("ThreadSanitizer's own library stands where faults.so would"); \
-	} while (0)
-
-static json_t *ask_set(const char *key, const char *index)
-{
-	return fault_ask(p, "set", "{s:s, s:b, s:{s:s, s:s, s:s}}", "partition", key, "force", 1, "placement", "mode",
-			 "dedicated-index", "cluster", "c1", "index", index);
-}
-
-static void must(json_t *answer)
-{
-	if (!fault_done(answer))
-		fault_fail(p, "refused: %s", answer ? json_dumps(answer, 0) : "(closed)");
-	json_decref(answer);
-}
 
 static void refused(json_t *answer, const char *code)
 {
 	if (!answer || fault_done(answer) || strcmp(fault_code(answer), code) != 0)
 		fault_fail(p, "not refused with %s: %s", code, answer ? json_dumps(answer, 0) : "(closed)");
 	json_decref(answer);
-}
-
-static void start(void)
-{
-	int status;
-
-	if (p->admin_open)
-		wire_close(&p->admin);
-	p->admin_open = false;
-	if (!fault_place_start(p, (const char *const[]){NULL}, &status))
-		fault_fail(p, "it ended with %d instead of serving", status);
-}
-
-static void same_after_a_kill(void)
-{
-	char *before = fault_view(p), *after;
-
-	daemon_kill(&p->d);
-	start();
-	after = fault_view(p);
-	if (strcmp(before, after) != 0)
-		fault_fail(p, "before a kill:\n%safter the restart:\n%s", before, after);
-	free(before);
-	free(after);
 }
 
 /* ---- the disk --------------------------------------------------------------------------------------------------- */
@@ -95,18 +31,18 @@ static void sync_fails(bool lasting)
 {
 	char next[32];
 
-	must(ask_set("globex", "one"));
+	fault_must(p, fault_set(p, "globex", "one"));
 	fault_count(p->plan);
 	fault_arm(p->plan, CALL_FSYNC, 1, EIO, lasting, "store.db-wal");
-	refused(ask_set("globex", "two"), "backend");
+	refused(fault_set(p, "globex", "two"), "backend");
 	if (!fault_index_is(p, "globex", "one"))
 		fault_fail(p, "readers see what was not acknowledged");
 	/* Nothing is taken before the log has been read back and synced anew, and that fails too. */
 	for (unsigned i = 0; lasting && i < 5; i++)
-		refused(ask_set("acme", "late"), "backend");
+		refused(fault_set(p, "acme", "late"), "backend");
 	assert_true(fault_disarm(p->plan) > 0);
 	snprintf(next, sizeof next, "next-%u", p->turn++);
-	must(ask_set("many-0", next));
+	fault_must(p, fault_set(p, "many-0", next));
 	/* The log was opened, which no commit does, and synced once more before that of this change. */
 	if (atomic_load(&p->plan->passes[CALL_OPEN]) == 0 || atomic_load(&p->plan->passes[CALL_FSYNC]) < 3)
 		fault_fail(p,
@@ -118,13 +54,12 @@ static void sync_fails(bool lasting)
 		fault_fail(p, "globex is neither where it was nor where it was to go");
 	assert_true(fault_index_is(p, "many-0", next));
 	assert_true(fault_index_is(p, "acme", "acme-index"));
-	same_after_a_kill();
+	fault_restart(p, true);
 }
 
 static void a_sync_that_failed_is_not_believed_the_next_time(void **state)
 {
-	(void)state;
-	NEEDS_PLACE();
+	p = fault_needed(state);
 	snprintf(p->doing, sizeof p->doing, "one sync fails");
 	for (unsigned i = 0; i < 10; i++)
 		sync_fails(false);
@@ -132,8 +67,7 @@ static void a_sync_that_failed_is_not_believed_the_next_time(void **state)
 
 static void while_syncs_fail_nothing_is_taken(void **state)
 {
-	(void)state;
-	NEEDS_PLACE();
+	p = fault_needed(state);
 	snprintf(p->doing, sizeof p->doing, "all syncs fail");
 	for (unsigned i = 0; i < 5; i++)
 		sync_fails(true);
@@ -144,23 +78,22 @@ static void killed_after_a_failed_sync_it_starts_with_the_change_or_without(void
 {
 	struct berth_route was, is;
 
-	(void)state;
-	NEEDS_PLACE();
+	p = fault_needed(state);
 	snprintf(p->doing, sizeof p->doing, "a sync fails, then a kill");
 	for (unsigned i = 0; i < 10; i++) {
-		must(ask_set("globex", "one"));
+		fault_must(p, fault_set(p, "globex", "one"));
 		assert_true(fault_route(p, "globex", &was));
 		fault_arm(p->plan, CALL_FSYNC, 1, EIO, i % 2, "store.db");
-		refused(ask_set("globex", "two"), "backend");
+		refused(fault_set(p, "globex", "two"), "backend");
 		daemon_kill(&p->d);
 		fault_disarm(p->plan);
-		start();
+		fault_place_again(p);
 		assert_true(fault_route(p, "globex", &is));
 		if (!(fault_index_is(p, "globex", "one") && is.epoch == was.epoch) &&
 		    !(fault_index_is(p, "globex", "two") && is.epoch > was.epoch))
 			fault_fail(p, "globex has epoch %llu, it had %llu", (unsigned long long)is.epoch,
 				   (unsigned long long)was.epoch);
-		same_after_a_kill();
+		fault_restart(p, true);
 	}
 }
 
@@ -170,24 +103,23 @@ static void a_store_that_becomes_read_only_refuses_changes_and_serves_the_rest(v
 	static const enum fault_call calls[] = {CALL_PWRITE, CALL_FTRUNCATE, CALL_OPEN};
 	uint64_t cpu;
 
-	(void)state;
-	NEEDS_PLACE();
-	must(ask_set("globex", "one"));
+	p = fault_needed(state);
+	fault_must(p, fault_set(p, "globex", "one"));
 	for (unsigned i = 0; i < sizeof calls / sizeof calls[0]; i++) {
-		char *before = fault_view(p), *after;
+		char *before = fault_view(p);
 
 		snprintf(p->doing, sizeof p->doing, "every %s of the store fails with EROFS", fault_name(calls[i]));
 		fault_arm(p->plan, calls[i], 1, EROFS, true, "store.db");
 		cpu = fault_cpu_ms(p);
 		for (unsigned k = 0; k < 10; k++) {
-			json_t *answer = ask_set("globex", "two");
+			json_t *answer = fault_set(p, "globex", "two");
 
 			if (calls[i] == CALL_PWRITE)
 				refused(answer, "backend");
 			else
 				json_decref(answer); /* a commit neither opens nor cuts, as a rule */
 			if (calls[i] != CALL_PWRITE)
-				must(ask_set("globex", "one"));
+				fault_must(p, fault_set(p, "globex", "one"));
 			usleep(20000);
 		}
 		if (fault_cpu_ms(p) - cpu > 150)
@@ -195,13 +127,10 @@ static void a_store_that_becomes_read_only_refuses_changes_and_serves_the_rest(v
 				   (unsigned long long)(fault_cpu_ms(p) - cpu));
 		assert_true(fault_index_is(p, "globex", "one"));
 		fault_disarm(p->plan);
-		must(ask_set("globex", "one"));
-		after = fault_view(p);
-		if (calls[i] == CALL_PWRITE && strcmp(before, after) != 0)
-			fault_fail(p, "it was:\n%sit is:\n%s", before, after);
+		fault_must(p, fault_set(p, "globex", "one"));
+		fault_expect_view(p, before, calls[i] == CALL_PWRITE ? NULL : "globex");
 		free(before);
-		free(after);
-		same_after_a_kill();
+		fault_restart(p, true);
 	}
 }
 
@@ -209,8 +138,7 @@ static void a_start_on_a_read_only_file_system_is_refused_and_changes_nothing(vo
 {
 	char place[76], *log;
 
-	(void)state;
-	NEEDS_PLACE();
+	p = fault_needed(state);
 	if (!own_mounts())
 		skip();
 	daemon_stop(&p->d);
@@ -221,10 +149,10 @@ static void a_start_on_a_read_only_file_system_is_refused_and_changes_nothing(vo
 	snprintf(p->d.store, sizeof p->d.store, "sqlite:%s/store.db", place);
 	snprintf(p->d.dir, sizeof p->d.dir, "%s/j", p->d.home);
 	snprintf(p->doing, sizeof p->doing, "a read-only file system");
-	start();
+	fault_place_again(p);
 	fault_place_admin(p);
 	wire_do(&p->admin, "cluster.set", "{s:s}", "id", "c1");
-	must(ask_set("globex", "one"));
+	fault_must(p, fault_set(p, "globex", "one"));
 	daemon_kill(&p->d);
 	assert_int_equal(mount("disk", place, NULL, MS_REMOUNT | MS_RDONLY, NULL), 0);
 	assert_int_equal(truncate(p->d.log, 0), 0);
@@ -234,8 +162,7 @@ static void a_start_on_a_read_only_file_system_is_refused_and_changes_nothing(vo
 		fault_fail(p, "it does not say why");
 	free(log);
 	assert_int_equal(mount("disk", place, NULL, MS_REMOUNT, NULL), 0);
-	start();
-	fault_place_admin(p);
+	fault_place_again(p);
 	answer_expect_refused(fault_ask(p, "cutover", "{s:s}", "partition", "globex"),
 			      "not-migrating"); /* it is there */
 	daemon_stop(&p->d);
@@ -247,32 +174,27 @@ static void a_start_on_a_read_only_file_system_is_refused_and_changes_nothing(vo
 static void a_load_of_work(unsigned n)
 {
 	json_t *names = json_array();
-	char index[32], path[128];
+	char index[32];
 	struct berth *b;
-	int document;
 
 	for (unsigned i = 0; i < n; i++) {
 		snprintf(index, sizeof index, "index-%u", i);
-		must(ask_set("globex", index));
+		fault_must(p, fault_set(p, "globex", index));
 		if (!fault_index_is(p, "globex", index))
 			fault_fail(p, "it is acknowledged, and not done");
 	}
 	for (unsigned i = 0; i < 400; i++)
 		json_array_append_new(names, json_sprintf("many-%u", i));
-	must(fault_ask(p, "set", "{s:o, s:{s:s, s:s}}", "partitions", names, "placement", "mode", "dedicated-cluster",
-		       "cluster", "c1")); /* it grows */
-	daemon_file(&p->d, "document",
-		    "{\"partitions\":{\"doc-a\":{\"mode\":\"dedicated-cluster\",\"cluster\":\"c2\"}}}", path);
-	document = open(path, O_RDONLY | O_CLOEXEC);
-	fault_place_admin(p);
-	wire_send_with(&p->admin, document, "load", NULL);
-	must(fault_answer(p, "load"));
-	close(document);
-	must(ask_set("mover", "here"));
-	must(fault_ask(p, "begin", "{s:s, s:{s:s, s:s}}", "partition", "mover", "to", "mode", "dedicated-cluster",
-		       "cluster", "c2"));
-	must(fault_ask(p, "cutover", "{s:s}", "partition", "mover"));
-	must(fault_ask(p, "complete", "{s:s, s:b}", "partition", "mover", "force", 1));
+	fault_must(p, fault_ask(p, "set", "{s:o, s:{s:s, s:s}}", "partitions", names, "placement", "mode",
+				"dedicated-cluster", "cluster", "c1")); /* it grows */
+	fault_send_document(p, "loaded");
+	fault_must(p, fault_answer(p, "load"));
+	assert_true(fault_index_is(p, "doc-a", "loaded") && fault_index_is(p, "doc-b", "loaded"));
+	fault_must(p, fault_set(p, "mover", "here"));
+	fault_must(p, fault_ask(p, "begin", "{s:s, s:{s:s, s:s}}", "partition", "mover", "to", "mode",
+				"dedicated-cluster", "cluster", "c2"));
+	fault_must(p, fault_ask(p, "cutover", "{s:s}", "partition", "mover"));
+	fault_must(p, fault_ask(p, "complete", "{s:s, s:b}", "partition", "mover", "force", 1));
 	for (unsigned i = 0; i < 5; i++) {
 		const struct berth_attach_options o = {.size = sizeof o, .cursors = BERTH_CURSORS_PIN};
 		struct berth_reader *r;
@@ -287,21 +209,6 @@ static void a_load_of_work(unsigned n)
 	}
 }
 
-static void send_document(const char *index)
-{
-	char path[128], text[200];
-	int document;
-
-	snprintf(text, sizeof text,
-		 "{\"partitions\":{\"doc-a\":{\"mode\":\"dedicated-index\",\"cluster\":\"c1\",\"index\":\"%s\"}}}",
-		 index);
-	daemon_file(&p->d, "document", text, path);
-	document = open(path, O_RDONLY | O_CLOEXEC);
-	fault_place_admin(p);
-	wire_send_with(&p->admin, document, "load", NULL);
-	close(document);
-}
-
 /* libuv answers some failures with abort(): of epoll_ctl when a connection comes, of its eventfd when a document has been
  * read. The end of a process like another one: what was in flight is there whole or not at all. */
 static void when_libuv_aborts_the_next_start_has_all_that_was_acknowledged(void **state)
@@ -309,17 +216,16 @@ static void when_libuv_aborts_the_next_start_has_all_that_was_acknowledged(void 
 	static const enum fault_call calls[] = {CALL_EPOLL_CTL, CALL_WRITE, CALL_READ};
 	char index[32];
 
-	(void)state;
-	NEEDS_PLACE();
+	p = fault_needed(state);
 	for (unsigned i = 0; i < 12; i++) {
 		enum fault_call call = calls[i % 3];
-		char *before, *after;
 		struct wire w;
+		char *before;
 		int status;
 
 		snprintf(p->doing, sizeof p->doing, "a %s of libuv fails", fault_name(call));
 		snprintf(index, sizeof index, "index-%u", i);
-		must(ask_set("globex", index));
+		fault_must(p, fault_set(p, "globex", index));
 		before = fault_view(p);
 		atomic_store(&p->plan->libuv_too, 1);
 		/* Of a connection: tries, with an error for us; takes back; forgets, unasked; adds. */
@@ -329,7 +235,7 @@ static void when_libuv_aborts_the_next_start_has_all_that_was_acknowledged(void 
 			wire_open(&w, &p->d, WIRE_ADMIN);
 			wire_close(&w);
 		} else {
-			send_document(index);
+			fault_send_document(p, index);
 		}
 		if (poll(&(struct pollfd){.fd = p->d.pidfd, .events = POLLIN}, 1, DAEMON_MS) != 1)
 			fault_fail(p, "it lives on, %u failed", fault_disarm(p->plan));
@@ -338,15 +244,12 @@ static void when_libuv_aborts_the_next_start_has_all_that_was_acknowledged(void 
 		atomic_store(&p->plan->libuv_too, 0);
 		if (status != 128 + SIGABRT || atomic_load(&p->plan->libuv_aborts) != i + 1)
 			fault_fail(p, "it ended with %d", status);
-		start();
-		after = fault_view(p);
-		if (strcmp(before, after) != 0)
-			fault_fail(p, "before:\n%safter the restart:\n%s", before, after);
+		fault_place_again(p);
+		fault_expect_view(p, before, NULL);
 		free(before);
-		free(after);
-		send_document(index);
-		must(fault_answer(p, "load"));
-		assert_true(fault_index_is(p, "doc-a", index));
+		fault_send_document(p, index);
+		fault_must(p, fault_answer(p, "load"));
+		assert_true(fault_index_is(p, "doc-a", index) && fault_index_is(p, "doc-b", index));
 	}
 }
 
@@ -354,22 +257,20 @@ static void signals_all_the_time_fail_nothing(void **state)
 {
 	uint64_t signals;
 
-	(void)state;
-	NEEDS_PLACE();
+	p = fault_needed(state);
 	snprintf(p->doing, sizeof p->doing, "a signal every 150 us");
 	daemon_kill(&p->d);
 	atomic_store(&p->plan->storm_us, 150);
-	start(); /* under them already */
-	for (uint64_t deadline = 0; berth_maintain(p->b) != BERTH_OK;)
-		assert_true(within(&deadline));
+	fault_place_again(p); /* under them already */
+	fault_maintained(p);
 	a_load_of_work(100);
-	same_after_a_kill();
+	fault_restart(p, true);
 	signals = atomic_load(&p->plan->signals);
 	assert_int_equal(daemon_stop(&p->d), 0);
 	printf("note: %llu signals\n", (unsigned long long)signals);
 	assert_true(signals > 100);
 	atomic_store(&p->plan->storm_us, 0);
-	start();
+	fault_place_again(p);
 }
 
 static void transfers_that_are_never_whole_fail_nothing(void **state)
@@ -378,17 +279,16 @@ static void transfers_that_are_never_whole_fail_nothing(void **state)
 						CALL_SEND, CALL_SENDMSG, CALL_RECVMSG};
 	unsigned met = 0;
 
-	(void)state;
-	NEEDS_PLACE();
+	p = fault_needed(state);
 	for (unsigned i = 0; i < sizeof calls / sizeof calls[0]; i++) {
 		snprintf(p->doing, sizeof p->doing, "every %s is half of it", fault_name(calls[i]));
 		daemon_kill(&p->d);
 		fault_arm(p->plan, calls[i], 1, FAULT_SHORT, true, NULL);
-		start();
+		fault_place_again(p);
 		a_load_of_work(10);
 		met += fault_disarm(p->plan) > 0;
-		same_after_a_kill();
-		must(fault_ask(p, "remove", "{s:s, s:b}", "partition", "mover", "force", 1));
+		fault_restart(p, true);
+		fault_must(p, fault_ask(p, "remove", "{s:s, s:b}", "partition", "mover", "force", 1));
 		daemon_stop(&p->d); /* what the next one makes grow is there already: another place */
 		fault_place_remove(p);
 		fault_place_make(p, "sqlite", (const char *const[]){NULL});
@@ -398,16 +298,15 @@ static void transfers_that_are_never_whole_fail_nothing(void **state)
 
 int main(void)
 {
-#define TEST(f) cmocka_unit_test_setup_teardown(f, make, unmake)
 	const struct CMUnitTest tests[] = {
-		TEST(a_sync_that_failed_is_not_believed_the_next_time),
-		TEST(while_syncs_fail_nothing_is_taken),
-		TEST(killed_after_a_failed_sync_it_starts_with_the_change_or_without),
-		TEST(a_store_that_becomes_read_only_refuses_changes_and_serves_the_rest),
-		TEST(a_start_on_a_read_only_file_system_is_refused_and_changes_nothing),
-		TEST(when_libuv_aborts_the_next_start_has_all_that_was_acknowledged),
-		TEST(signals_all_the_time_fail_nothing),
-		TEST(transfers_that_are_never_whole_fail_nothing),
+		FAULT_TEST(a_sync_that_failed_is_not_believed_the_next_time, "sqlite"),
+		FAULT_TEST(while_syncs_fail_nothing_is_taken, "sqlite"),
+		FAULT_TEST(killed_after_a_failed_sync_it_starts_with_the_change_or_without, "sqlite"),
+		FAULT_TEST(a_store_that_becomes_read_only_refuses_changes_and_serves_the_rest, "sqlite"),
+		FAULT_TEST(a_start_on_a_read_only_file_system_is_refused_and_changes_nothing, "sqlite"),
+		FAULT_TEST(when_libuv_aborts_the_next_start_has_all_that_was_acknowledged, "sqlite"),
+		FAULT_TEST(signals_all_the_time_fail_nothing, "sqlite"),
+		FAULT_TEST(transfers_that_are_never_whole_fail_nothing, "sqlite"),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,224 +5,29 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "left_over.h"
-
-/* ---- the plan --------------------------------------------------------------------------------------------------- */
-
-struct faults *fault_plan_make(const char *path)
-{
-	int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	struct faults *plan = MAP_FAILED;
-
-	if (fd >= 0 && ftruncate(fd, sizeof *plan) == 0)
-		plan = mmap(NULL, sizeof *plan, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (plan == MAP_FAILED)
-		fail_msg("%s: %s", path, strerror(errno));
-	close(fd);
-	return plan;
-}
-
-void fault_plan_free(struct faults **plan)
-{
-	munmap(*plan, sizeof **plan);
-	*plan = NULL;
-}
-
-static const char *library(void)
-{
-	static char path[PATH_MAX];
-
-	if (!realpath(daemon_program("tests/faults.so"), path))
-		fail_msg("%s: %s", daemon_program("tests/faults.so"), strerror(errno));
-	return path;
-}
-
-bool fault_possible(void)
-{
-#ifdef __SANITIZE_THREAD__
-	return false;
-#else
-	return true;
-#endif
-}
-
-/* For programs that are started from now on. Under AddressSanitizer a malloc can fail too, and a process that has lost
- * memory, or done worse, ends with 99. */
-static void preload(const char *plan)
-{
-	static const char more[] = "verify_asan_link_order=0:allocator_may_return_null=1:exitcode=99";
-	static char before[512];
-	char options[700];
-
-	if (!plan) {
-		unsetenv("LD_PRELOAD");
-		unsetenv("BERTH_FAULTS");
-		setenv("ASAN_OPTIONS", before, 1);
-		return;
-	}
-	setenv("LD_PRELOAD", library(), 1);
-	setenv("BERTH_FAULTS", plan, 1);
-	snprintf(before, sizeof before, "%s", getenv("ASAN_OPTIONS") ? getenv("ASAN_OPTIONS") : "");
-	snprintf(options, sizeof options, "%s:%s:detect_leaks=1", before, more);
-	setenv("ASAN_OPTIONS", options, 1);
-}
-
-static char own_plan[] = "/tmp/berth-faults-XXXXXX";
-
-void fault_share(bool on)
-{
-	preload(on ? own_plan : NULL);
-}
-
-struct faults *fault_run_self(char **argv)
-{
-	const char *given = getenv("BERTH_FAULTS");
-	struct faults *plan;
-	int fd;
-
-	if (!given) {
-		fd = mkstemp(own_plan);
-		if (fd < 0 || ftruncate(fd, sizeof *plan) != 0) {
-			perror(own_plan);
-			exit(1);
-		}
-		fault_share(true);
-		execv("/proc/self/exe", argv);
-		perror("/proc/self/exe");
-		exit(1);
-	}
-	snprintf(own_plan, sizeof own_plan, "%s", given);
-	fault_share(false);
-	left_over_put(own_plan);
-	fd = open(own_plan, O_RDWR | O_CLOEXEC);
-	plan = fd < 0 ? MAP_FAILED : mmap(NULL, sizeof *plan, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (plan == MAP_FAILED) {
-		perror(own_plan);
-		exit(1);
-	}
-	close(fd);
-	return plan;
-}
-
-const char *fault_name(enum fault_call call)
-{
-#define NAME(c, name) [CALL_##c] = name,
-	static const char *const names[] = {FAULT_CALLS(NAME)};
-#undef NAME
-
-	return names[call];
-}
-
-const int *fault_errors(enum fault_call call)
-{
-	static const int errors[CALLS][5] = {
-		[CALL_OPEN] = {EMFILE, ENOMEM, EINTR},
-		[CALL_MMAP] = {ENOMEM},
-		[CALL_MPROTECT] = {ENOMEM},
-		[CALL_MADVISE] = {ENOMEM},
-		[CALL_FTRUNCATE] = {EIO},
-		[CALL_FALLOCATE] = {ENOSPC, EINTR},
-		[CALL_RENAME] = {ENOSPC},
-		[CALL_UNLINK] = {EROFS},
-		[CALL_MKDIR] = {ENOSPC},
-		[CALL_FSYNC] = {EIO, ENOSPC},
-		[CALL_READ] = {EIO, EINTR, FAULT_SHORT},
-		[CALL_PREAD] = {EIO, EINTR, FAULT_SHORT},
-		[CALL_WRITE] = {ENOSPC, EINTR, FAULT_SHORT},
-		[CALL_PWRITE] = {ENOSPC, EIO, EINTR, FAULT_SHORT},
-		[CALL_SEND] = {ENOBUFS, EINTR, FAULT_SHORT},
-		[CALL_SENDMSG] = {ENOBUFS, EINTR, FAULT_SHORT},
-		[CALL_RECVMSG] = {ENOMEM, EINTR, FAULT_SHORT},
-		[CALL_SOCKET] = {EMFILE},
-		[CALL_BIND] = {ENOSPC},
-		[CALL_LISTEN] = {EADDRINUSE},
-		[CALL_ACCEPT] = {EMFILE, ENOMEM, EINTR, ECONNABORTED},
-		[CALL_CONNECT] = {EINTR, EAGAIN, ECONNREFUSED},
-		[CALL_SOCKOPT] = {ENOBUFS},
-		[CALL_EVENTFD] = {EMFILE},
-		[CALL_EPOLL_CREATE] = {EMFILE},
-		[CALL_EPOLL_CTL] = {ENOSPC},
-		[CALL_EPOLL_WAIT] = {EINTR},
-		[CALL_TIMERFD] = {EMFILE},
-		[CALL_PIDFD_OPEN] = {EMFILE},
-		[CALL_MEMBARRIER] = {ENOMEM},
-		[CALL_FUTEX] = {EINTR},
-		[CALL_SETLEASE] = {ENOMEM},
-		[CALL_LOCK] = {ENOLCK, EINTR},
-		[CALL_RECORD_LOCK] = {ENOLCK},
-		[CALL_DUP] = {EMFILE},
-		[CALL_THREAD] = {EAGAIN},
-		[CALL_MALLOC] = {ENOMEM},
-		[CALL_RECORD] = {ENOMEM},
-		[CALL_GETRANDOM] = {EINTR},
-		[CALL_FSTAT] = {EIO},
-		[CALL_OWNER] = {EPERM},
-		[CALL_MODE] = {EROFS},
-		[CALL_POLL] = {EINTR, ENOMEM},
-		[CALL_NANOSLEEP] = {EINTR},
-		[CALL_GROUP] = {EMFILE},
-		[CALL_READDIR] = {ENOMEM},
-		[CALL_MLOCK] = {ENOMEM},
-	};
-
-	return errors[call];
-}
-
-const char *fault_error_name(int error)
-{
-	return error == FAULT_SHORT ? "a part of the bytes" : strerrorname_np(error);
-}
-
-void fault_arm(struct faults *plan, enum fault_call call, int64_t n, int error, bool lasting, const char *in_path)
-{
-	atomic_store(&plan->call, 0);
-	snprintf(plan->in_path, sizeof plan->in_path, "%s", in_path ? in_path : "");
-	atomic_store(&plan->left, n);
-	atomic_store(&plan->lasting, lasting);
-	atomic_store(&plan->error, error);
-	atomic_store(&plan->fired, 0);
-	atomic_store(&plan->call, (uint32_t)call + 1); /* last: pairs with passes() */
-}
-
-unsigned fault_disarm(struct faults *plan)
-{
-	atomic_store(&plan->call, 0);
-	return (unsigned)atomic_load(&plan->fired);
-}
-
-void fault_count(struct faults *plan)
-{
-	for (unsigned i = 0; i < CALLS; i++)
-		atomic_store(&plan->passes[i], 0);
-}
-
-int64_t fault_nth(uint64_t passes, unsigned most, unsigned k)
-{
-	if (passes <= most)
-		return k < passes ? (int64_t)k + 1 : 0;
-	return k < most ? (int64_t)(k * passes / most) + 1 : 0;
-}
+static const char *const no_options[] = {NULL};
 
 /* ---- the daemon ------------------------------------------------------------------------------------------------- */
 
 _Noreturn void fault_fail(struct fault_place *p, const char *format, ...)
 {
-	char text[2000], *log = daemon_log(&p->d);
+	char *log = daemon_log(&p->d);
 	size_t len = strlen(log);
 	va_list args;
 
+	/* Not by fail_msg, which cuts what is long. */
+	fprintf(stderr, "%s: ", p->doing);
 	va_start(args, format);
-	vsnprintf(text, sizeof text, format, args);
+	vfprintf(stderr, format, args);
 	va_end(args);
-	fail_msg("%s: %s\nend of its log:\n%s", p->doing, text, log + (len > 3000 ? len - 3000 : 0));
+	fprintf(stderr, "\nend of its log:\n%s\n", log + (len > 3000 ? len - 3000 : 0));
+	fail_msg("%s", p->doing);
 	abort();
 }
 
@@ -232,9 +37,9 @@ bool fault_place_start(struct fault_place *p, const char *const *options, int *s
 	struct pollfd f[2];
 	char text[512];
 
-	preload(p->plan_path);
+	fault_preload(p->plan_path);
 	daemon_spawn_with(&p->d, options);
-	preload(NULL);
+	fault_preload(NULL);
 	f[0] = (struct pollfd){.fd = p->d.notify_fd, .events = POLLIN};
 	f[1] = (struct pollfd){.fd = p->d.pidfd, .events = POLLIN};
 	while (test_now_ms() < deadline) {
@@ -270,11 +75,20 @@ void fault_place_admin(struct fault_place *p)
 	p->admin_open = true;
 }
 
-static void admin_close(struct fault_place *p)
+void fault_place_leave(struct fault_place *p)
 {
 	if (p->admin_open)
 		wire_close(&p->admin);
 	p->admin_open = false;
+}
+
+void fault_place_again(struct fault_place *p)
+{
+	int status;
+
+	fault_place_leave(p);
+	if (!fault_place_start(p, no_options, &status))
+		fault_fail(p, "berthd ended with %d instead of serving", status);
 }
 
 void fault_place_make(struct fault_place *p, const char *store, const char *const *options)
@@ -283,6 +97,8 @@ void fault_place_make(struct fault_place *p, const char *store, const char *cons
 
 	memset(p, 0, sizeof *p);
 	daemon_make(&p->d, store);
+	/* A name that no other instance has: its mirror's pins have it. */
+	snprintf(p->d.dir, sizeof p->d.dir, "%s/f-%s", p->d.home, strrchr(p->d.home, '-') + 1);
 	snprintf(p->plan_path, sizeof p->plan_path, "%s/faults", p->d.home);
 	p->plan = fault_plan_make(p->plan_path);
 	strcpy(p->doing, "without a fault");
@@ -299,11 +115,40 @@ void fault_place_make(struct fault_place *p, const char *store, const char *cons
 
 void fault_place_remove(struct fault_place *p)
 {
-	admin_close(p);
+	fault_place_leave(p);
+	berth_reader_close(&p->holder);
 	berth_reader_close(&p->r);
 	berth_detach(&p->b);
 	daemon_remove(&p->d);
 	fault_plan_free(&p->plan);
+}
+
+int fault_setup(void **state)
+{
+	struct fault_place *p = NULL;
+
+	if (fault_possible()) {
+		p = calloc(1, sizeof *p);
+		fault_place_make(p, *state, no_options);
+	}
+	*state = p;
+	return 0;
+}
+
+int fault_teardown(void **state)
+{
+	if (*state)
+		fault_place_remove(*state);
+	free(*state);
+	return 0;
+}
+
+struct fault_place *fault_needed(void **state)
+{
+	struct fault_place *p = *state;
+
+	fault_plan_needed(p ? p->plan : NULL);
+	return p;
 }
 
 /* ---- asking ----------------------------------------------------------------------------------------------------- */
@@ -318,7 +163,7 @@ json_t *fault_answer(struct fault_place *p, const char *method)
 		fault_fail(p, "no answer to %s within %d ms", method, DAEMON_MS);
 	line = wire_line(&p->admin, DAEMON_MS);
 	if (!line) {
-		admin_close(p);
+		fault_place_leave(p);
 		fault_lives(p);
 		return NULL;
 	}
@@ -349,7 +194,7 @@ json_t *fault_ask(struct fault_place *p, const char *method, const char *params,
 	free(text);
 	if (sent)
 		return fault_answer(p, method);
-	admin_close(p);
+	fault_place_leave(p);
 	return NULL;
 }
 
@@ -363,10 +208,46 @@ const char *fault_code(const json_t *answer)
 	return text_of(json_object_get(json_object_get(answer, "error"), "data"), "code");
 }
 
+void fault_must(struct fault_place *p, json_t *answer)
+{
+	if (!fault_done(answer))
+		fault_fail(p, "refused: %s", answer ? json_dumps(answer, 0) : "(closed)");
+	json_decref(answer);
+}
+
+json_t *fault_set(struct fault_place *p, const char *key, const char *index)
+{
+	return fault_ask(p, "set", "{s:s, s:b, s:{s:s, s:s, s:s}}", "partition", key, "force", 1, "placement", "mode",
+			 "dedicated-index", "cluster", "c1", "index", index);
+}
+
+json_t *fault_set_default(struct fault_place *p, const char *index)
+{
+	return fault_ask(p, "default.set", "{s:b, s:{s:s, s:s, s:s}}", "force", 1, "placement", "mode",
+			 "dedicated-index", "cluster", "c1", "index", index);
+}
+
+void fault_send_document(struct fault_place *p, const char *index)
+{
+	char path[128], text[400];
+	int document, n;
+
+	n = snprintf(text, sizeof text,
+		     "{\"partitions\":{\"doc-a\":{\"mode\":\"dedicated-index\",\"cluster\":\"c1\",\"index\":\"%s\"},"
+		     "\"doc-b\":{\"mode\":\"dedicated-index\",\"cluster\":\"c1\",\"index\":\"%s\"}}}",
+		     index, index);
+	assert_true(n < (int)sizeof text);
+	daemon_file(&p->d, "document", text, path);
+	document = open(path, O_RDONLY | O_CLOEXEC);
+	fault_place_admin(p);
+	wire_send_with(&p->admin, document, "load", NULL);
+	close(document);
+}
+
 /* ---- looking ---------------------------------------------------------------------------------------------------- */
 
-/* NULL: the default, seen through a partition that has no placement of its own. */
-static const char *const keys[] = {"acme", "globex", "mover", "many-0", "many-1", "many-4", "doc-a", "doc-b", NULL};
+static const char *const keys[] = {"acme",   "globex", "mover", "many-0",     "many-1",
+				   "many-4", "doc-a",  "doc-b", FAULT_DEFAULT};
 
 bool fault_route(struct fault_place *p, const char *key, struct berth_route *route)
 {
@@ -394,7 +275,7 @@ char *fault_view(struct fault_place *p)
 
 	berth_maintain(p->b);
 	for (unsigned i = 0; i < sizeof keys / sizeof keys[0]; i++) {
-		const char *key = keys[i] ? keys[i] : "nobody-s";
+		const char *key = keys[i];
 		json_t *says = fault_ask(p, "get", "{s:s}", "partition", key), *result;
 		struct berth_placement at = {0};
 		char state[300] = "-";
@@ -424,6 +305,33 @@ char *fault_view(struct fault_place *p)
 		json_decref(says);
 	}
 	return text;
+}
+
+static bool follows_default(const char *row)
+{
+	int is_default = 0;
+
+	return sscanf(row, "%*s %*u %*d %d", &is_default) == 1 && is_default;
+}
+
+char *fault_view_changes(const char *before, const char *after, const char *but)
+{
+	char *text = calloc(1, 8192 + 400);
+
+	for (unsigned i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+		size_t n = strcspn(before, "\n") + 1, m = strcspn(after, "\n") + 1;
+		bool may = but && (strncmp(before, but, strlen(but)) == 0 ||
+				   (strcmp(but, FAULT_DEFAULT) == 0 && follows_default(before)));
+
+		if (!may && (n != m || memcmp(before, after, n) != 0))
+			sprintf(text + strlen(text), "it was: %.*sit is:  %.*s", (int)n, before, (int)m, after);
+		before += n;
+		after += m;
+	}
+	if (*text)
+		return text;
+	free(text);
+	return NULL;
 }
 
 unsigned fault_descriptors(const struct fault_place *p)

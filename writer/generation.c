@@ -32,7 +32,7 @@
 #define BUILDING "building"
 #define RESERVE "reserve"
 #define PUNCH_STEP (1u << 20)
-#define HUGE_STEPS (16u << 20) /* files of this size and more */
+#define HUGE_STEPS (16u << 20)    /* files of this size and more */
 #define RECORDS_END (63ull << 30) /* offsets are 32 bits, of SHM_RECORD_ALIGN bytes: 64 GiB */
 
 static uint64_t round_up(uint64_t n, uint64_t to)
@@ -170,11 +170,14 @@ enum refusal_code generation_create(struct table *t, uint32_t number, uint32_t c
 	struct generation *g = calloc(1, sizeof *g);
 	uint64_t n_entries = (uint64_t)capacity + SHM_PROBE_MAX, block;
 
-	if (!g)
+	if (!g || !(g->note = calloc(1, sizeof *g->note))) {
+		free(g);
 		return refuse(r, R_FULL, "no memory for a new table generation");
+	}
 	g->fd = building_open(t, &g->allocated);
 	g->recycled = g->allocated;
 	if (g->fd < 0) {
+		free(g->note);
 		free(g);
 		return refuse(r, R_BACKEND, "cannot make %s/" BUILDING ": %s", t->instance->path, strerror(errno));
 	}
@@ -258,6 +261,7 @@ static void generation_free(struct generation **gp, bool unmap)
 		close(g->fd);
 	}
 	free(g->retired);
+	free(g->note);
 	free(g);
 	*gp = NULL;
 }
@@ -280,19 +284,29 @@ void generation_forget(struct generation **gp)
 	generation_free(gp, true);
 }
 
-static struct old_file *old_add(struct table *t, uint32_t number, int fd, uint64_t size)
+/* note: taken. */
+static void old_add(struct table *t, struct old_file *note, uint32_t number, int fd, uint64_t size)
 {
-	struct old_file *o = calloc(1, sizeof *o);
+	note->generation = number;
+	note->fd = fd;
+	note->size = size;
+	snprintf(note->name, sizeof note->name, "table.%u", number);
+	note->next = t->old;
+	t->old = note;
+}
 
-	if (!o)
-		return NULL;
-	o->generation = number;
-	o->fd = fd;
-	o->size = size;
-	snprintf(o->name, sizeof o->name, "table.%u", number);
-	o->next = t->old;
-	t->old = o;
-	return o;
+/* Readers may be in it until the grace period of its tag is over; its file goes then. */
+static void generation_leave(struct table *t, struct generation *last)
+{
+	struct old_file *note = last->note;
+
+	last->note = NULL;
+	old_add(t, note, last->map.generation, last->fd, last->limit);
+	note->tag = atomic_load_explicit(&t->root->grace, memory_order_relaxed);
+	note->base = last->base;
+	note->mapped = last->mapped;
+	t->n_retired -= last->retired_n; /* they go with the file */
+	generation_free(&last, false);
 }
 
 enum refusal_code generation_flip(struct table *t, struct refusal *r)
@@ -317,17 +331,8 @@ enum refusal_code generation_flip(struct table *t, struct refusal *r)
 	for (struct old_file *o = t->old; o; o = o->next)
 		if (!o->base && !o->tag) /* a dead writer's: readers could come to it until now */
 			o->tag = atomic_load_explicit(&t->root->grace, memory_order_relaxed);
-	if (last) {
-		struct old_file *o = old_add(t, last->map.generation, last->fd, last->limit);
-
-		t->n_retired -= last->retired_n; /* they go with the file */
-		if (o) {
-			o->tag = atomic_load_explicit(&t->root->grace, memory_order_relaxed);
-			o->base = last->base;
-			o->mapped = last->mapped;
-		} /* without memory for the note the file stays until the next start */
-		generation_free(&last, false);
-	}
+	if (last)
+		generation_leave(t, last);
 	if (t->reserving_fd >= 0) {
 		if (renameat(dir, RESERVE ".new", dir, RESERVE) == 0)
 			t->reserve_size = t->reserving;
@@ -453,6 +458,7 @@ void old_files_find(struct table *t)
 		return;
 	}
 	while ((e = readdir(d)) != NULL) {
+		struct old_file *note;
 		struct stat st;
 		char *end;
 		unsigned long n;
@@ -474,9 +480,14 @@ void old_files_find(struct table *t)
 		fd = openat(t->instance->table_dir_fd, e->d_name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
 		if (fd < 0)
 			continue;
-		if (fstat(fd, &st) != 0 || !old_add(t, (uint32_t)n, fd, (uint64_t)st.st_size))
+		note = calloc(1, sizeof *note);
+		if (fstat(fd, &st) != 0 || !note) {
 			close(fd);
-		else if (n == current)
+			free(note);
+			continue;
+		}
+		old_add(t, note, (uint32_t)n, fd, (uint64_t)st.st_size);
+		if (n == current)
 			t->in_force = (uint64_t)st.st_size;
 	}
 	closedir(d);

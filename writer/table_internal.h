@@ -75,6 +75,7 @@ struct generation {
 	uint64_t aged_epoch;         /* tombstones up to this epoch may be used for other keys, as far as readers go */
 	uint64_t programs_aged;      /* and up to this one as far as packet programs go, when there is a mirror */
 	struct mirror_table *mirror; /* NULL: none */
+	struct old_file *note; /* what is kept of it once there is a newer one: a flip cannot lack memory for it */
 };
 
 struct old_file { /* a generation that readers may still be in */
@@ -126,10 +127,10 @@ struct table {
 	/* mirror_follow.c */
 	struct mirror *mirror; /* NULL: none */
 	struct mirror_past pasts[MIRROR_PASTS];
-	uint64_t pasts_ms; /* when to look again whether they are over */
-	char mirror_off[400];  /* why it does not answer; "": it does */
-	bool mirror_asked;     /* for this growth */
-	bool mirror_making;    /* of next: the mirror's thread is at it */
+	uint64_t pasts_ms;    /* when to look again whether they are over */
+	char mirror_off[400]; /* why it does not answer; "": it does */
+	bool mirror_asked;    /* for this growth */
+	bool mirror_making;   /* of next: the mirror's thread is at it */
 	struct {
 		bool asked, runs;
 		uint64_t started; /* passes */

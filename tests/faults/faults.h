@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * Failures that a test puts into another process: what is armed, and what passed, in a file that both map. The process
- * runs with faults.so preloaded (interpose.c) and BERTH_FAULTS naming the file; the test arms it with fault_place.h.
+ * runs with faults.so preloaded (interpose.c) and BERTH_FAULTS naming the file; the test arms it with fault_plan.h.
  * Threads: the test writes the order, `call` last (release); any thread of the process loads `call` first (acquire). */
 #ifndef BERTH_TESTS_FAULTS_H
 #define BERTH_TESTS_FAULTS_H
@@ -55,7 +55,8 @@
 	X(NANOSLEEP, "nanosleep") \
 	X(GROUP, "getgrnam") \
 	X(READDIR, "readdir") \
-	X(MLOCK, "mlock")
+	X(MLOCK, "mlock") \
+	X(BPF, "bpf")
 
 enum fault_call {
 #define FAULT_NAME(call, name) CALL_##call,
