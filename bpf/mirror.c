@@ -107,7 +107,7 @@ int mirror_open(const char *name, const uint8_t uuid[16], const uint64_t secret[
 
 	*out = NULL;
 	if (!m)
-		return mirror_say(text, size, "no memory");
+		return mirror_say(text, size, "no memory for the mirror: give the daemon more");
 	prepare(m, name);
 	if (!IN_ORDER) {
 		free(m);

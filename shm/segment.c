@@ -441,6 +441,7 @@ uint64_t seg_pid_namespace(void)
 {
 	struct stat st;
 
+	errno = 0;
 	return stat("/proc/self/ns/pid", &st) == 0 ? (uint64_t)st.st_ino : 0;
 }
 

@@ -159,7 +159,7 @@ static inline void seg_relax(void)
 }
 /* 16 bytes of /proc/sys/kernel/random/boot_id. */
 int seg_boot_id(uint8_t id[16]);
-/* Of this process: numbers of processes mean something only in theirs; 0: unknown. */
+/* Of this process: numbers of processes mean something only in theirs; 0: unknown, and errno says why. */
 uint64_t seg_pid_namespace(void);
 /* Field 22 of /proc/PID/stat; 0 when there is no such process to be seen, or no descriptor to look with. */
 uint64_t seg_process_start(pid_t);

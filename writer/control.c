@@ -343,7 +343,7 @@ enum refusal_code control_open(struct server *s, struct refusal *r)
 	s->drain_timer.fd = -1;
 	s->input = malloc(FRAME_MAX + 1);
 	if (!s->input)
-		return refuse(r, R_FULL, "out of memory");
+		return refuse(r, R_FULL, "no memory for the control sockets: give the daemon more");
 	rc = completing_open(s);
 	if (rc != 0)
 		return refuse(r, R_BACKEND, "the timer of drains: %s", uv_strerror(rc));

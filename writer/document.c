@@ -251,7 +251,7 @@ enum refusal_code document_parse(const char *bytes, size_t len, struct document 
 
 	*out = NULL;
 	if (!p)
-		return refuse(r, R_FULL, "out of memory");
+		return refuse(r, R_FULL, "no memory for the document: give the daemon more");
 	document_parser_feed(p, bytes, len, r);
 	return document_parser_finish(&p, out, r);
 }

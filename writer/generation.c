@@ -172,7 +172,7 @@ enum refusal_code generation_create(struct table *t, uint32_t number, uint32_t c
 
 	if (!g || !(g->note = calloc(1, sizeof *g->note))) {
 		free(g);
-		return refuse(r, R_FULL, "no memory for a new table generation");
+		return refuse(r, R_FULL, "no memory for a new table generation: give the daemon more");
 	}
 	g->fd = building_open(t, &g->allocated);
 	g->recycled = g->allocated;

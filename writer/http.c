@@ -230,7 +230,7 @@ enum refusal_code http_open(struct server *s, const char *address, struct refusa
 	int fd, rc;
 
 	if (!h)
-		return refuse(r, R_FULL, "out of memory");
+		return refuse(r, R_FULL, "no memory to serve HTTP: give the daemon more");
 	fd = listen_at(address, &port, r);
 	if (fd < 0) {
 		free(h);

@@ -92,11 +92,13 @@ static enum refusal_code dir_make(const char *path, bool named, gid_t group, int
 	error = seg_dir_open(path, fd, &owner);
 	if (error != BERTH_OK)
 		return refuse_dir(r, path, error);
-	if (owner != geteuid() || fstat(*fd, &st) != 0)
+	if (owner != geteuid())
 		return R_DONE; /* its owner has decided: the next step that is not allowed says so */
-	if ((st.st_gid != group && fchown(*fd, (uid_t)-1, group) != 0) || fchmod(*fd, DIR_MODE) != 0) {
+	if (fstat(*fd, &st) != 0 || (st.st_gid != group && fchown(*fd, (uid_t)-1, group) != 0) ||
+	    fchmod(*fd, DIR_MODE) != 0) {
+		refuse(r, R_BACKEND, "%s: setting group and mode: %s: start again", path, strerror(errno));
 		close(*fd);
-		return refuse(r, R_BACKEND, "%s: setting group and mode: %s", path, strerror(errno));
+		return R_BACKEND;
 	}
 	CRASH_POINT(directory_modes_set);
 	return R_DONE;
@@ -113,10 +115,14 @@ static enum refusal_code readers_make(struct instance *in, struct refusal *r)
 	if (in->readers_fd < 0)
 		return refuse(r, errno == ENOTDIR || errno == ELOOP ? R_DENIED : R_BACKEND,
 			      "%s/" SEG_READERS ": opening the directory: %s", in->path, strerror(errno));
-	if (fstat(in->readers_fd, &st) != 0 || st.st_uid != geteuid() || fchmod(in->readers_fd, 0700) != 0)
+	if (fstat(in->readers_fd, &st) != 0)
+		return refuse(r, R_BACKEND, "%s/" SEG_READERS ": fstat: %s: start again", in->path, strerror(errno));
+	if (st.st_uid != geteuid())
 		return refuse(r, R_DENIED,
 			      "%s/" SEG_READERS " belongs to uid %u: run berthd as that user, or remove it", in->path,
 			      (unsigned)st.st_uid);
+	if (fchmod(in->readers_fd, 0700) != 0)
+		return refuse(r, R_BACKEND, "%s/" SEG_READERS ": setting its mode: %s", in->path, strerror(errno));
 	CRASH_POINT(readers_modes_set);
 	return R_DONE;
 }

@@ -101,7 +101,7 @@ static void work(void *arg)
 	char *piece = malloc(PIECE);
 
 	if (!parser || !piece)
-		refuse(&l->refusal, R_FULL, "out of memory for the document");
+		refuse(&l->refusal, R_FULL, "no memory for the document: give the daemon more");
 	else if (parse(l, parser, piece) == R_DONE)
 		document_parser_finish(&parser, &l->document, &l->refusal);
 	document_parser_free(&parser);
@@ -327,7 +327,7 @@ static enum refusal_code load_begin(struct server *s, int fd, const struct core_
 	l = calloc(1, sizeof(*l));
 	if (!l) {
 		close(fd);
-		return refuse(r, R_FULL, "out of memory");
+		return refuse(r, R_FULL, "no memory for the document: give the daemon more");
 	}
 	l->server = s;
 	l->fd = fd;

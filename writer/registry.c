@@ -229,14 +229,19 @@ enum refusal_code registry_open(struct instance *in, const struct shm_root *root
 				bool membarrier, uint64_t (*clock)(void *arg), void *clock_arg, struct registry **out,
 				struct refusal *why)
 {
-	struct registry *r = calloc(1, sizeof *r);
 	uint64_t theirs = atomic_load_explicit(&ledger->pid_namespace, memory_order_relaxed),
 		 ours = seg_pid_namespace();
+	struct registry *r;
 	enum refusal_code rc = R_DONE;
 	struct dirent *e;
 	DIR *d = NULL;
 	int fd;
 
+	/* Without a /proc, or a right to it, all numbers are strange. When it cannot be read for the moment, no row is to lose
+	 * its number for that. */
+	if (!ours && (errno == EIO || errno == ENOMEM))
+		return refuse(why, R_BACKEND, "cannot look at /proc/self/ns/pid: %s: start again", strerror(errno));
+	r = calloc(1, sizeof *r);
 	if (!r)
 		return refuse(why, R_FULL, "out of memory: give the daemon more");
 	r->instance = in;
