@@ -61,6 +61,8 @@
 
 enum shm_membarrier { SHM_MEMBARRIER_NONE = 0, SHM_MEMBARRIER_GLOBAL_EXPEDITED = 1 };
 
+/* magic, abi, fingerprint, boot_id, uuid, superseded and known_uuid keep their places in all layouts: a writer of another
+ * one finds by them whether this is the root that its store knows, and says `superseded` in it. */
 struct shm_root {
 	/* identity: written once, magic last (release) */
 	_Atomic uint64_t magic;
@@ -88,7 +90,8 @@ struct shm_root {
 	_Atomic uint32_t membarrier_mode;   /* enum shm_membarrier of the writer */
 	_Atomic uint32_t superseded;        /* 1: a writer of another layout has made a new directory */
 	uint8_t pad3[24];
-	uint8_t reserved[SHM_PAGE - 256];
+	uint8_t known_uuid[16]; /* that the store had of the root before: it may not have learnt of this one yet */
+	uint8_t reserved[SHM_PAGE - 272];
 };
 static_assert(sizeof(struct shm_root) == SHM_PAGE, "root is one page");
 static_assert(offsetof(struct shm_root, termgen) == 128, "the hot line of root");
@@ -449,7 +452,9 @@ static_assert(sizeof(struct shm_cursor) == 64, "a pin is one cache line");
 #define SHM_FINGERPRINT \
 	SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(SHM_FP_(0x811c9dc5u, SHM_ABI), \
 										sizeof(struct shm_root)), \
-									offsetof(struct shm_root, superseded)), \
+									offsetof(struct shm_root, superseded) ^ \
+										offsetof(struct shm_root, known_uuid) \
+											<< 16), \
 								offsetof(struct shm_table, tags_off) ^ \
 									offsetof(struct shm_table, said_epoch) << 8 ^ \
 									SHM_TAG_WINDOW << 16), \

@@ -143,7 +143,7 @@ static struct shm_ledger_lease *lease_of(struct shm_ledger *l)
 	X(c->root->termgen += 1, "should be a file that can be read") \
 	X(c->root->membarrier_mode = 7, "root: membarrier_mode") \
 	X(c->root->heartbeat_ms = UINT64_MAX / 2, "root: heartbeat_ms") \
-	X(c->root->reserved[99] = 1, "root: pad3 is 01") \
+	X(c->root->reserved[99] = 1, "root: reserved is 01") \
 	X(c->table->magic ^= 1, ": magic") \
 	X(c->table->uuid[3] ^= 1, ": uuid") \
 	X(c->table->generation += 1, ": generation") \

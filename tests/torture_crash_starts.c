@@ -293,7 +293,7 @@ const struct cr_scene cr_start_scenes[] = {
 	 open_content,
 	 NULL,
 	 layouts,
-	 {BARRIER, "--bpf", "--new-directory"}},
+	 {BARRIER, "--bpf"}},
 	{"strange files, sqlite", "sqlite", 0, false, open_content, NULL, strange, {BARRIER}},
 	{"another barrier, memory", "memory", 0, false, open_content, NULL, barriers, {BARRIER}},
 	{"starts with a mirror, memory", "memory", 0, false, open_content, NULL, mirrors, {BARRIER, "--bpf"}},

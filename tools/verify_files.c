@@ -109,7 +109,8 @@ bool verify_root(struct verify *v)
 	VERIFY_ZERO(&f, &r, struct shm_root, pad0, offsetof(struct shm_root, secret));
 	VERIFY_ZERO(&f, &r, struct shm_root, pad1, offsetof(struct shm_root, termgen));
 	VERIFY_ZERO(&f, &r, struct shm_root, pad2, offsetof(struct shm_root, heartbeat_ms));
-	VERIFY_ZERO(&f, &r, struct shm_root, pad3, sizeof(r));
+	VERIFY_ZERO(&f, &r, struct shm_root, pad3, offsetof(struct shm_root, known_uuid));
+	VERIFY_ZERO(&f, &r, struct shm_root, reserved, sizeof(r));
 	verify_tell(v, &f);
 	faults_free(&f);
 	return true;

@@ -18,7 +18,7 @@
 
 struct metas {
 	struct counters counters;
-	uint64_t barrier_ms;
+	uint64_t barrier_ms, term;
 	char uuid[64], boot_id[64];
 	struct refusal *r;
 };
@@ -35,6 +35,7 @@ static int see_meta(void *arg, const char *name, const char *value)
 			   {"next_cluster", &m->counters.next_cluster, NULL},
 			   {"document_version", &m->counters.document_version, NULL},
 			   {"barrier_ms", &m->barrier_ms, NULL},
+			   {"term", &m->term, NULL},
 			   {"uuid", NULL, m->uuid},
 			   {"boot_id", NULL, m->boot_id}};
 
@@ -276,6 +277,8 @@ enum refusal_code core_open_with(struct instance *instance, const struct core_op
 	table.barrier_ms = c->rule.old_ms > c->rule.barrier_ms ? c->rule.old_ms : c->rule.barrier_ms;
 	table.uuid = metas.uuid;
 	table.boot_id = metas.boot_id;
+	table.term = metas.term < UINT32_MAX ? metas.term : 0;
+	table.durable = ops->durable;
 	table.monotonic_ms = c->clock;
 	table.clock_arg = c->clock_arg;
 	if ((code = table_open(instance, &table, &c->table, r)) != R_DONE)

@@ -76,6 +76,7 @@ static enum refusal_code dir_make(const char *path, bool named, gid_t group, int
 {
 	struct stat st;
 	uid_t owner;
+	bool seen;
 	int base, error;
 
 	if (named) {
@@ -94,8 +95,8 @@ static enum refusal_code dir_make(const char *path, bool named, gid_t group, int
 		return refuse_dir(r, path, error);
 	if (owner != geteuid())
 		return R_DONE; /* its owner has decided: the next step that is not allowed says so */
-	if (fstat(*fd, &st) != 0 || (st.st_gid != group && fchown(*fd, (uid_t)-1, group) != 0) ||
-	    fchmod(*fd, DIR_MODE) != 0) {
+	seen = fstat(*fd, &st) == 0;
+	if (!seen || (st.st_gid != group && fchown(*fd, (uid_t)-1, group) != 0) || fchmod(*fd, DIR_MODE) != 0) {
 		refuse(r, R_BACKEND, "%s: setting group and mode: %s: start again", path, strerror(errno));
 		close(*fd);
 		return R_BACKEND;

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * The file root: the identity of an instance, made once with a fresh uuid and hash secret, kept (same inode) for as
- * long as the instance lives. A root of another boot or another layout gives way to a new one. */
+ * long as the instance lives. A root of another boot or another layout gives way to a new one, which takes its name: from
+ * then on the new one says which root the store may still know (known_uuid), until the store has learnt of it. So a
+ * writer that dies or is refused in between is followed by one that starts. */
 #include "root.h"
 
 #include <dirent.h>
@@ -39,7 +41,8 @@ static void unlink_all(int dir, const char *prefix)
 	closedir(d);
 }
 
-/* Nothing that an older root spoke of is of use to this one, but for `mirrored`: its mirror may answer still. */
+/* Nothing that an older root spoke of is of use to this one, but for `mirrored`: its mirror may answer still. The root
+ * itself stays until the new one takes its name: who comes in between finds what the store knows. */
 static void sweep(struct instance *in)
 {
 	unlink_all(in->table_dir_fd, "table.");
@@ -53,8 +56,6 @@ static void sweep(struct instance *in)
 	unlink_all(in->readers_fd, "");
 	unlinkat(in->dir_fd, "ledger", 0);
 	CRASH_POINT(swept_ledger);
-	unlinkat(in->dir_fd, "root", 0);
-	CRASH_POINT(swept_root);
 }
 
 static struct shm_root *map_file(int fd)
@@ -64,7 +65,16 @@ static struct shm_root *map_file(int fd)
 	return root == MAP_FAILED ? NULL : root;
 }
 
-static enum refusal_code root_make(struct table *t, const uint8_t boot_id[16], struct refusal *r)
+/* Of 32 hex digits; others are no uuid, and none is zeros. */
+static void unhex(const char *text, uint8_t id[16])
+{
+	memset(id, 0, 16);
+	for (unsigned i = 0; text && strlen(text) == 32 && i < 16; i++)
+		if (sscanf(text + 2 * i, "%2hhx", &id[i]) != 1)
+			break;
+}
+
+static enum refusal_code root_make(struct table *t, const uint8_t boot_id[16], const char *known, struct refusal *r)
 {
 	struct instance *in = t->instance;
 	struct shm_root *root = NULL;
@@ -94,6 +104,7 @@ static enum refusal_code root_make(struct table *t, const uint8_t boot_id[16], s
 	root->abi = SHM_ABI;
 	root->fingerprint = SHM_FINGERPRINT;
 	memcpy(root->boot_id, boot_id, 16);
+	unhex(known, root->known_uuid);
 	if (getrandom(root->uuid, sizeof root->uuid, 0) != (ssize_t)sizeof root->uuid ||
 	    getrandom(root->secret, sizeof root->secret, 0) != (ssize_t)sizeof root->secret) {
 		munmap(root, SHM_PAGE);
@@ -122,6 +133,12 @@ static bool same_uuid(const uint8_t uuid[16], const char *text)
 	return strcmp(mine, text) == 0;
 }
 
+static bool same_layout(const struct shm_root *root, const uint8_t boot_id[16])
+{
+	return atomic_load_explicit(&root->magic, memory_order_acquire) == SHM_MAGIC_ROOT && root->abi == SHM_ABI &&
+	       root->fingerprint == SHM_FINGERPRINT && memcmp(root->boot_id, boot_id, 16) == 0;
+}
+
 static enum refusal_code refuse_root(struct refusal *r, const struct instance *in, const char *call)
 {
 	return refuse(r, R_BACKEND, "%s/root: %s: %s: it stays as it is; free memory or descriptors, then start again",
@@ -133,6 +150,7 @@ enum refusal_code root_open(struct table *t, const struct table_options *o, bool
 	struct instance *in = t->instance;
 	uint8_t boot_id[16];
 	struct stat st;
+	bool other;
 	int fd;
 
 	*fresh = false;
@@ -154,16 +172,9 @@ enum refusal_code root_open(struct table *t, const struct table_options *o, bool
 	}
 	if (fd >= 0)
 		close(fd);
-	if (t->root &&
-	    (atomic_load_explicit(&t->root->magic, memory_order_acquire) != SHM_MAGIC_ROOT || t->root->abi != SHM_ABI ||
-	     t->root->fingerprint != SHM_FINGERPRINT || memcmp(t->root->boot_id, boot_id, 16) != 0)) {
-		/* Readers of that layout stop admitting writes, and attach again. */
-		atomic_store_explicit(&t->root->superseded, 1, memory_order_release);
-		CRASH_POINT(superseded_stored);
-		root_close(t);
-	}
+	other = t->root && !same_layout(t->root, boot_id);
 	if (o->uuid && *o->uuid && !o->new_directory && o->boot_id && strcmp(o->boot_id, t->boot_id) == 0 &&
-	    (!t->root || !same_uuid(t->root->uuid, o->uuid))) {
+	    !(t->root && (same_uuid(t->root->uuid, o->uuid) || same_uuid(t->root->known_uuid, o->uuid)))) {
 		root_close(t);
 		return refuse(r, R_INVALID,
 			      "the store served instance %s since this boot, and %s does not hold it: readers may "
@@ -171,12 +182,27 @@ enum refusal_code root_open(struct table *t, const struct table_options *o, bool
 			      "--new-directory",
 			      o->uuid, in->path);
 	}
+	if (other && !o->durable && !o->new_directory && memcmp(t->root->boot_id, boot_id, 16) == 0) {
+		refuse(r, R_BACKEND,
+		       "%s/root is damaged, or of another layout (%u, %08x; this berthd has %u, %08x), and the store "
+		       "keeps no copy of what lies there: start the berthd that made it, or, to give it up, this one "
+		       "with --new-directory",
+		       in->path, t->root->abi, t->root->fingerprint, SHM_ABI, SHM_FINGERPRINT);
+		root_close(t);
+		return R_BACKEND;
+	}
+	if (other) {
+		/* No refusal of that root any more: readers of its layout stop admitting writes, and attach again. */
+		atomic_store_explicit(&t->root->superseded, 1, memory_order_release);
+		CRASH_POINT(superseded_stored);
+		root_close(t);
+	}
 	if (!t->root) {
 		enum refusal_code rc;
 
 		*fresh = true;
 		sweep(in);
-		rc = root_make(t, boot_id, r);
+		rc = root_make(t, boot_id, o->uuid, r);
 		if (rc != R_DONE)
 			return rc;
 	}

@@ -33,8 +33,8 @@ static enum refusal_code map_previous(struct table *t, struct refusal *r)
 {
 	uint64_t termgen = atomic_load_explicit(&t->root->termgen, memory_order_acquire);
 
-	if (termgen && seg_table_map(t->instance->table_dir_fd, t->root, termgen, NULL, false, &t->previous) ==
-			       BERTH_E_SYSTEM)
+	if (termgen &&
+	    seg_table_map(t->instance->table_dir_fd, t->root, termgen, NULL, false, &t->previous) == BERTH_E_SYSTEM)
 		return refuse(r, R_BACKEND,
 			      "table.%u in %s cannot be mapped: %s: free memory or descriptors, then start again",
 			      SHM_GENERATION(termgen), t->instance->path, strerror(errno));
@@ -66,7 +66,8 @@ enum refusal_code table_open(struct instance *in, const struct table_options *o,
 	if (rc != R_DONE)
 		goto fail;
 	t->membarrier = grace_register() == 0 && grace_barrier() == 0;
-	t->term = SHM_TERM(atomic_load_explicit(&t->root->termgen, memory_order_relaxed)) + 1;
+	t->term = SHM_TERM(atomic_load_explicit(&t->root->termgen, memory_order_relaxed));
+	t->term = (t->term > o->term ? t->term : (uint32_t)o->term) + 1;
 	rc = ledger_open(t, fresh, first && !knew ? 0 : table_now(o), r);
 	if (rc != R_DONE)
 		goto fail;

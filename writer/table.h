@@ -22,19 +22,22 @@ struct table_options {
 	uint64_t old_barrier_ms;             /* of the writer before; 0: there was none */
 	const char *uuid;                    /* of the root that the store knows; NULL or "": any, or none yet */
 	const char *boot_id;                 /* of the boot in which the store last saw it; hex, 32 digits */
+	uint64_t term;                       /* of the last writer that the store knows; 0: none */
+	bool durable;                        /* the store keeps what the table holds */
 	bool new_directory;                  /* accept that the root that the store knows is gone (--new-directory) */
 	uint64_t (*monotonic_ms)(void *arg); /* for leases: when they end; NULL: CLOCK_MONOTONIC */
 	void *clock_arg;
 	bool bpf; /* with a mirror for packet programs */
 };
 
-/* Maps or makes root and ledger. R_BACKEND (system call, no room), R_INVALID (another layout, not --new-directory). */
+/* Maps or makes root and ledger. R_BACKEND (system call, no room; another layout, and the store keeps nothing), R_INVALID
+ * (not the root that the store knows, and not --new-directory). */
 enum refusal_code table_open(struct instance *, const struct table_options *, struct table **, struct refusal *);
 void table_close(struct table **); /* leaves the files; memory is unmapped */
 
 const char *table_uuid(const struct table *);    /* hex, 32 digits, lives as long as the table */
 const char *table_boot_id(const struct table *); /* likewise */
-uint32_t table_term(const struct table *);       /* of this writer: higher than any before in this root */
+uint32_t table_term(const struct table *);       /* of this writer: higher than any before it */
 struct registry *table_registry(struct table *); /* registry.h */
 struct table_shared {                            /* what the cursor thread works on besides its own file */
 	struct instance *instance;
