@@ -309,13 +309,9 @@ static long ticks(const struct daemon *d)
 
 static unsigned descriptors_of(const struct daemon *d)
 {
-	char path[40];
+	DIR *dir = daemon_proc(d, "fd");
 	unsigned n = 0;
-	DIR *dir;
 
-	snprintf(path, sizeof(path), "/proc/%d/fd", d->pid);
-	dir = opendir(path);
-	assert_non_null(dir);
 	while (readdir(dir))
 		n++;
 	closedir(dir);

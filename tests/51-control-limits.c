@@ -37,20 +37,6 @@ static ssize_t heard(const struct wire *w, char *text, size_t size, int ms)
 	return n;
 }
 
-static bool is_open(const struct wire *w)
-{
-	char byte;
-
-	return recv(w->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN;
-}
-
-/* As its last line, and not by a bare end. */
-static void expect_told(struct wire *w)
-{
-	answer_expect_refused(wire_message(w), "limit");
-	assert_null(wire_line(w, DAEMON_MS));
-}
-
 /* The daemon is away (as in a commit): requests come, and newcomers that would take their places. */
 static void a_request_that_was_not_read_yet_is_answered_whoever_comes(void **state)
 {
@@ -101,9 +87,9 @@ static void who_is_closed_for_another_one_is_told_so(void **state)
 	nap_ms(SPARED_MS);
 	wire_open(&w, *state, WIRE_LOOK);
 	wire_do(&w, "status", NULL);
-	expect_told(&silent[0]);
+	wire_expect_last(&silent[0], "limit");
 	for (int i = 1; i < MOST; i++)
-		assert_true(is_open(&silent[i]));
+		assert_true(wire_is_open(&silent[i]));
 	for (int i = 0; i < MOST; i++)
 		wire_close(&silent[i]);
 	wire_close(&w);

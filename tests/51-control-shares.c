@@ -6,25 +6,10 @@
 #include <poll.h>
 #include <stdio.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
 #define SPARED_MS 300 /* after which one that is silent may be closed: CONN_SPARED_MS, and a turn of the loop */
-
-static bool is_open(const struct wire *w)
-{
-	char byte;
-
-	return recv(w->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN;
-}
-
-/* As its last line, and not by a bare end. */
-static void expect_told(struct wire *w)
-{
-	answer_expect_refused(wire_message(w), "limit");
-	assert_null(wire_line(w, DAEMON_MS));
-}
 
 enum { FILES = 200, KEPT = 128, ROOM = FILES - KEPT }; /* DESCRIPTORS_KEPT */
 
@@ -89,13 +74,13 @@ static void who_has_many_registrations_takes_no_connection_from_who_has_few(void
 	}
 	poll(NULL, 0, SPARED_MS);
 	open_as(&w, ADMIN);
-	expect_told(&w);
+	wire_expect_last(&w, "limit");
 	wire_close(&w);
 	for (unsigned i = 0; i < FEW; i++)
-		assert_true(is_open(&few[i]));
+		assert_true(wire_is_open(&few[i]));
 	open_as(&w, STRANGER); /* who has none gets one of those who have more */
 	wire_do(&w, "status", NULL);
-	expect_told(&few[0]);
+	wire_expect_last(&few[0], "limit");
 	wire_close(&w);
 	close_many(few, FEW);
 	close_many(many, MANY);
@@ -114,12 +99,12 @@ static void who_wants_one_more_gives_up_one_of_its_own_first(void **state)
 	for (unsigned i = 0; i < FEW; i++) {
 		open_as(&more[i], ADMIN);
 		wire_do(&more[i], "status", NULL);
-		expect_told(&many[i]);
+		wire_expect_last(&many[i], "limit");
 	}
 	for (unsigned i = 0; i < FEW; i++)
-		assert_true(is_open(&few[i]));
+		assert_true(wire_is_open(&few[i]));
 	for (unsigned i = FEW; i < MANY; i++)
-		assert_true(is_open(&many[i]));
+		assert_true(wire_is_open(&many[i]));
 	close_many(few, FEW);
 	close_many(many, MANY);
 	close_many(more, FEW);

@@ -21,14 +21,7 @@
 
 static void expect_serving(struct daemon *d)
 {
-	struct wire w;
-	json_t *status;
-
-	wire_open(&w, d, WIRE_LOOK);
-	status = wire_ok(&w, "status", NULL);
-	assert_int_equal(int_of(status, "pid"), d->pid);
-	json_decref(status);
-	wire_close(&w);
+	assert_int_equal(daemon_status(d, "pid"), d->pid);
 }
 
 static void expect_log_names(struct daemon *d, const char *what, pid_t pid)

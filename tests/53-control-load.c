@@ -326,16 +326,7 @@ static void a_stop_in_the_middle_of_a_document_is_clean(void **state)
 
 static json_int_t partitions(struct daemon *d)
 {
-	struct wire w;
-	json_t *status;
-	json_int_t n;
-
-	wire_open(&w, d, WIRE_LOOK);
-	status = wire_ok(&w, "status", NULL);
-	n = int_of(status, "partitions");
-	json_decref(status);
-	wire_close(&w);
-	return n;
+	return daemon_status(d, "partitions");
 }
 
 static void the_document_is_applied_before_ready_and_again_at_sighup(void **state)

@@ -27,14 +27,11 @@ static bool sanitized(void)
 
 static unsigned timers_of(const struct daemon *d)
 {
+	DIR *dir = daemon_proc(d, "fd");
 	char path[300], is[64];
 	struct dirent *e;
 	unsigned n = 0;
-	DIR *dir;
 
-	snprintf(path, sizeof(path), "/proc/%d/fd", d->pid);
-	dir = opendir(path);
-	assert_non_null(dir);
 	while ((e = readdir(dir))) {
 		ssize_t len;
 

@@ -49,14 +49,11 @@ static void restart_watched(struct pin_place *p, unsigned ms, const char *option
 /* The thread of the daemon with this name. */
 static pid_t thread_named(const struct daemon *d, const char *name)
 {
+	DIR *dir = daemon_proc(d, "task");
 	char path[300], line[32];
 	struct dirent *e;
 	pid_t tid = 0;
-	DIR *dir;
 
-	snprintf(path, sizeof(path), "/proc/%d/task", d->pid);
-	dir = opendir(path);
-	assert_non_null(dir);
 	while (tid == 0 && (e = readdir(dir)) != NULL) {
 		FILE *f;
 

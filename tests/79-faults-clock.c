@@ -88,12 +88,6 @@ static int unmake(void **state)
 	return 0;
 }
 
-#define NEEDS_PLACE() \
-	do { \
-		if (!plan) \
-			SKIP("ThreadSanitizer's own library stands where faults.so would"); \
-	} while (0)
-
 static void cut_over(void)
 {
 	wire_do(&admin, "begin", "{s:s, s:{s:s, s:s, s:s}}", "partition", "acme", "to", "mode", "dedicated-index",
@@ -136,7 +130,7 @@ static void sleep_does_not_shorten_a_barrier(void **state)
 	uint64_t began;
 
 	(void)state;
-	NEEDS_PLACE();
+	fault_plan_needed(plan);
 	attach(BERTH_WRITES_UNBRACKETED);
 	began = test_now_ms();
 	cut_over();
@@ -159,7 +153,7 @@ static void sleep_ends_no_write_that_is_under_way(void **state)
 	struct berth_write w;
 
 	(void)state;
-	NEEDS_PLACE();
+	fault_plan_needed(plan);
 	attach(BERTH_WRITES_BRACKETED);
 	assert_int_equal(berth_write_begin(r, KEY("acme"), 0, &w), BERTH_OK);
 	cut_over();
@@ -185,7 +179,7 @@ static void a_pin_ends_with_the_time_that_was_slept(void **state)
 	uint16_t cluster = 0;
 
 	(void)state;
-	NEEDS_PLACE();
+	fault_plan_needed(plan);
 	attach(BERTH_WRITES_NONE);
 	assert_int_equal(berth_cursor_pin(r, KEY("short"), 1, KEY("acme"), HOUR_MS, DAEMON_MS), BERTH_OK);
 	assert_int_equal(berth_cursor_pin(r, KEY("long"), 2, KEY("acme"), 10 * HOUR_MS, DAEMON_MS), BERTH_OK);
@@ -234,7 +228,7 @@ static void the_day_may_be_set_at_any_time(void **state)
 	uint16_t cluster;
 
 	(void)state;
-	NEEDS_PLACE();
+	fault_plan_needed(plan);
 	attach(BERTH_WRITES_UNBRACKETED);
 	assert_int_equal(berth_cursor_pin(r, KEY("cursor"), 1, KEY("acme"), HOUR_MS, DAEMON_MS), BERTH_OK);
 	cut_over();

@@ -5,8 +5,6 @@
 
 #include "fault_place.h"
 
-static const char *const none[] = {NULL};
-
 static json_int_t only_attach_number(struct fault_place *p)
 {
 	json_t *answer, *readers;
@@ -23,33 +21,24 @@ static json_int_t only_attach_number(struct fault_place *p)
 
 static void a_reader_whose_start_cannot_be_read_now_is_not_taken_for_another_process(void **state)
 {
-	struct fault_place p = {.admin_open = false};
+	struct fault_place *p = fault_needed(state);
 	uint64_t deadline = 0;
-	json_int_t before;
-	int status;
+	json_int_t before = only_attach_number(p);
 
-	(void)state;
-	if (!fault_possible())
-		SKIP("a sanitizer's own library stands where faults.so would");
-	fault_place_make(&p, "sqlite", none);
-	before = only_attach_number(&p);
-	wire_close(&p.admin);
-	p.admin_open = false;
-	daemon_kill(&p.d);
-	assert_true(fault_place_start(&p, none, &status));
-	fault_arm(p.plan, CALL_OPEN, 1, EMFILE, true, "/stat");
-	while (within(&deadline) && berth_maintain(p.b) != BERTH_OK)
+	daemon_kill(&p->d);
+	fault_place_again(p);
+	fault_arm(p->plan, CALL_OPEN, 1, EMFILE, true, "/stat");
+	while (within(&deadline) && berth_maintain(p->b) != BERTH_OK)
 		;
-	assert_int_equal(berth_maintain(p.b), BERTH_OK);
-	assert_true(fault_disarm(p.plan) > 0);
-	assert_int_equal(only_attach_number(&p), before);
-	fault_place_remove(&p);
+	assert_int_equal(berth_maintain(p->b), BERTH_OK);
+	assert_true(fault_disarm(p->plan) > 0);
+	assert_int_equal(only_attach_number(p), before);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(a_reader_whose_start_cannot_be_read_now_is_not_taken_for_another_process),
+		FAULT_TEST(a_reader_whose_start_cannot_be_read_now_is_not_taken_for_another_process, "sqlite"),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

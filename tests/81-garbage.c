@@ -213,6 +213,21 @@ static json_int_t migrate(struct drain_place *p, int number)
 	return blackout;
 }
 
+/* Of all MIGRATIONS; ms. */
+static json_int_t longest_blackout(struct drain_place *p, int barrier_ms)
+{
+	json_int_t most = 0;
+
+	for (int i = 0; i < MIGRATIONS; i++) {
+		json_int_t ms = migrate(p, i);
+
+		most = ms > most ? ms : most;
+	}
+	printf("note: longest blackout %lld ms, barrier %d ms\n", (long long)most, barrier_ms);
+	fflush(stdout);
+	return most;
+}
+
 /* With the spoilers there. */
 static void it_is_shown(struct drain_place *p)
 {
@@ -253,16 +268,10 @@ static void a_registration_full_of_garbage_holds_a_migration_up_for_the_barrier_
 	struct drain_place *p = *state;
 	pid_t spoiler = start_spoiler(p, spoil_everything), other = start_spoiler(p, spoil_the_size);
 	unsigned long before[N_DEEDS];
-	json_int_t most = 0;
+	json_int_t most;
 
 	deeds_so_far(before);
-	for (int i = 0; i < MIGRATIONS; i++) {
-		json_int_t ms = migrate(p, i);
-
-		most = ms > most ? ms : most;
-	}
-	printf("note: longest blackout %lld ms, barrier %d ms\n", (long long)most, BARRIER_MS);
-	fflush(stdout);
+	most = longest_blackout(p, BARRIER_MS);
 	/* the barrier counts from the last moment at which a write without a lease may have begun: the cutover's */
 	assert_in_range(most, 0, BARRIER_MS + LATE_MS);
 	it_is_shown(p);
@@ -276,16 +285,10 @@ static void garbage_in_leases_and_rings_holds_up_nobody_else(void **state)
 	struct drain_place *p = *state;
 	pid_t spoiler = start_spoiler(p, spoil_leases_and_rings);
 	unsigned long before[N_DEEDS];
-	json_int_t most = 0;
+	json_int_t most;
 
 	deeds_so_far(before);
-	for (int i = 0; i < MIGRATIONS; i++) {
-		json_int_t ms = migrate(p, i);
-
-		most = ms > most ? ms : most;
-	}
-	printf("note: longest blackout %lld ms, barrier 30000 ms\n", (long long)most);
-	fflush(stdout);
+	most = longest_blackout(p, 30000);
 	assert_in_range(most, 0, 5000);
 	it_is_shown(p);
 	end_spoiler(&spoiler, before, STORED, STORED);

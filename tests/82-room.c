@@ -230,32 +230,13 @@ static void start_with(unsigned n)
 	reader_is_content();
 }
 
-static json_int_t status_of(const char *name)
-{
-	struct wire w;
-	json_t *status;
-	json_int_t n;
-
-	wire_open(&w, d, WIRE_LOOK);
-	status = wire_ok(&w, "status", NULL);
-	n = int_of(status, name);
-	json_decref(status);
-	wire_close(&w);
-	return n;
-}
-
 static bool has_a_reserve(void)
 {
-	struct wire w;
-	json_t *status;
-	bool has;
+	json_t *status = daemon_ask(d, "status");
+	bool has = int_of(status, "reserve_bytes") >= int_of(status, "bytes") && !is_true(status, "growing") &&
+		   int_of(status, "held_bytes") == 0;
 
-	wire_open(&w, d, WIRE_LOOK);
-	status = wire_ok(&w, "status", NULL);
-	has = int_of(status, "reserve_bytes") >= int_of(status, "bytes") && !is_true(status, "growing") &&
-	      int_of(status, "held_bytes") == 0;
 	json_decref(status);
-	wire_close(&w);
 	return has;
 }
 
@@ -267,8 +248,8 @@ static void wait_for_a_reserve(void)
 		if (has_a_reserve())
 			return;
 	fail_msg("no reserve is made: reserve %lld, table %lld, held %lld, free %lu",
-		 (long long)status_of("reserve_bytes"), (long long)status_of("bytes"),
-		 (long long)status_of("held_bytes"), free_bytes());
+		 (long long)daemon_status(d, "reserve_bytes"), (long long)daemon_status(d, "bytes"),
+		 (long long)daemon_status(d, "held_bytes"), free_bytes());
 }
 
 /* ---- first start ------------------------------------------------------------------------------------------------ */
@@ -363,7 +344,7 @@ static void a_table_that_cannot_grow_says_full_and_keeps_what_it_has(void **stat
 		assert_non_null(json_object_get(answer, "error"));
 		json_decref(answer);
 	}
-	assert_int_equal(status_of("partitions"), n);
+	assert_int_equal(daemon_status(d, "partitions"), n);
 	/* what needs no entry goes on: migrations above all */
 	wire_do(&w, "begin", "{s:s, s:{s:s, s:s, s:s}}", "partition", "tenant-000001", "to", "mode", "dedicated-index",
 		"cluster", "c1", "index", "index-2");
@@ -411,11 +392,11 @@ static void a_document_that_does_not_fit_is_refused_whole(void **state)
 	assert_int_equal(fclose(f), 0);
 	assert_int_equal(tool_run(d, out, sizeof out, "load", path, NULL), 1);
 	assert_non_null(strstr(out, "room"));
-	assert_int_equal(status_of("partitions"), 10);
+	assert_int_equal(daemon_status(d, "partitions"), 10);
 	reader_is_content();
 	resize_room(64 * 1024);
 	assert_int_equal(tool_run(d, out, sizeof out, "load", path, NULL), 0);
-	assert_int_equal(status_of("partitions"), 30010);
+	assert_int_equal(daemon_status(d, "partitions"), 30010);
 	end_reader();
 }
 
@@ -457,7 +438,7 @@ static void kill_and_start(enum moment moment)
 			reader_is_content();
 	}
 	reader_is_content();
-	assert_int_equal(status_of("partitions"), atomic_load(&watch->n_keys));
+	assert_int_equal(daemon_status(d, "partitions"), atomic_load(&watch->n_keys));
 }
 
 static void a_killed_daemon_starts_again_in_a_full_room(void **state)

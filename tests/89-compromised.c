@@ -30,6 +30,17 @@ static struct shm_leases *my_leases(void)
 	return (struct shm_leases *)(void *)((char *)liar_registration + liar_registration->leases_off);
 }
 
+/* `theirs` is to move, and this process alone is why it cannot yet. */
+static void is_held_up(const char *reason, pid_t by)
+{
+	json_int_t pids[8];
+
+	begin_moving(&liars.admin, "theirs", "c2");
+	expect_pending(&liars.admin, "theirs", reason);
+	assert_int_equal(pending_pids(&liars.admin, "theirs", pids), 1);
+	assert_int_equal(pids[0], by);
+}
+
 /* ---- leases ----------------------------------------------------------------------------------------------------- */
 
 static int claims_a_write(void *arg, int fd)
@@ -42,7 +53,6 @@ static int claims_a_write(void *arg, int fd)
 
 static void a_write_that_is_only_claimed_delays_its_partition_and_names_the_process(void **state)
 {
-	json_int_t pids[8];
 	json_t *answer;
 	char out[8192], said[32];
 	pid_t pid;
@@ -51,10 +61,7 @@ static void a_write_that_is_only_claimed_delays_its_partition_and_names_the_proc
 	NEEDS_USERS();
 	pid = liar_start(claims_a_write, MEMBER);
 	everybody_else_is_whole();
-	begin_moving(&liars.admin, "theirs", "c2");
-	expect_pending(&liars.admin, "theirs", "leases-open");
-	assert_int_equal(pending_pids(&liars.admin, "theirs", pids), 1);
-	assert_int_equal(pids[0], pid);
+	is_held_up("leases-open", pid);
 	assert_int_equal(tool_run(place, out, sizeof out, "readers", NULL), 0);
 	snprintf(said, sizeof said, "%d", (int)pid);
 	if (!strstr(out, said) || !strstr(out, "theirs"))
@@ -78,7 +85,6 @@ static int takes_its_leases_back(void *arg, int fd)
 static void who_hides_its_write_hides_nobody_else_s(void **state)
 {
 	struct berth_write write;
-	json_int_t pids[8];
 	pid_t pid;
 
 	(void)state;
@@ -86,10 +92,7 @@ static void who_hides_its_write_hides_nobody_else_s(void **state)
 	assert_int_equal(berth_write_begin(liars.r, "theirs", 6, 0, &write), BERTH_OK);
 	pid = liar_start(takes_its_leases_back, MEMBER);
 	everybody_else_is_whole();
-	begin_moving(&liars.admin, "theirs", "c2");
-	expect_pending(&liars.admin, "theirs", "leases-open");
-	assert_int_equal(pending_pids(&liars.admin, "theirs", pids), 1);
-	assert_int_equal(pids[0], getpid());
+	is_held_up("leases-open", getpid());
 	assert_int_equal(berth_write_end(liars.r, &write, BERTH_DONE), BERTH_OK);
 	wire_do(&liars.admin, "complete", "{s:s, s:i}", "partition", "theirs", "wait_ms", 10000);
 	liar_ends(pid);
@@ -152,16 +155,12 @@ static int says_that_it_overflowed(void *arg, int fd)
 
 static void who_says_that_it_may_have_written_anywhere_delays_everybody_by_a_barrier_and_is_named(void **state)
 {
-	json_int_t pids[8];
 	pid_t pid;
 
 	(void)state;
 	NEEDS_USERS();
 	pid = liar_start(says_that_it_overflowed, MEMBER);
-	begin_moving(&liars.admin, "theirs", "c2");
-	expect_pending(&liars.admin, "theirs", "unknown-overflow");
-	assert_int_equal(pending_pids(&liars.admin, "theirs", pids), 1);
-	assert_int_equal(pids[0], pid);
+	is_held_up("unknown-overflow", pid);
 	wire_do(&liars.admin, "complete", "{s:s, s:i}", "partition", "theirs", "wait_ms", 10000); /* by the barrier */
 	liar_ends(pid);
 }

@@ -56,15 +56,10 @@ static void a_reader_admits_nothing_by_a_writer_that_came_back_with_other_clocks
 
 static json_int_t number_of_the_registration(void)
 {
-	struct wire w;
-	json_t *answer;
-	json_int_t attach;
+	json_t *answer = daemon_ask(place, "readers");
+	json_int_t attach = int_of(json_array_get(json_object_get(answer, "readers"), 0), "attach");
 
-	wire_open(&w, place, WIRE_LOOK);
-	answer = wire_ok(&w, "readers", NULL);
-	attach = int_of(json_array_get(json_object_get(answer, "readers"), 0), "attach");
 	json_decref(answer);
-	wire_close(&w);
 	return attach;
 }
 

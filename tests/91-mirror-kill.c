@@ -53,20 +53,6 @@ static int request(char *to, size_t size, unsigned id)
 			id);
 }
 
-static json_int_t status(struct bpf_place *p, const char *name)
-{
-	struct wire w;
-	json_t *all;
-	json_int_t n;
-
-	wire_open(&w, &p->d, WIRE_LOOK);
-	all = wire_ok(&w, "status", NULL);
-	n = int_of(all, name);
-	json_decref(all);
-	wire_close(&w);
-	return n;
-}
-
 static void some_time(long most_ns)
 {
 	struct timespec nap = {.tv_nsec = rand() % most_ns};
@@ -94,7 +80,7 @@ static void killed_at_any_moment_the_mirror_says_nothing_that_the_table_does_not
 	bpf_cluster(&w, "c2", "http://10.0.0.2:9200");
 	wire_close(&w);
 	j = mirror_judge_start(p->d.dir, p->pins, keys, N_KEYS);
-	before = status(p, "epoch");
+	before = daemon_status(&p->d, "epoch");
 	while (changes < CHANGES) {
 		size_t n = 0;
 
@@ -108,8 +94,8 @@ static void killed_at_any_moment_the_mirror_says_nothing_that_the_table_does_not
 		kills++;
 		daemon_start(&p->d, "--bpf", NULL);
 		bpf_expect_equal(p);
-		changes += status(p, "epoch") - before;
-		before = status(p, "epoch");
+		changes += daemon_status(&p->d, "epoch") - before;
+		before = daemon_status(&p->d, "epoch");
 	}
 	v = mirror_judge_stop(&j);
 	print_message(

@@ -105,6 +105,12 @@ static void devices_that_cannot_are_named_with_what_helps(void **state)
 	cli_expect(0, &p->d, "bpf", "detach", "all");
 }
 
+static void steer_on_lo(const struct daemon *d)
+{
+	cli_expect(0, d, "bpf", "load", "steer");
+	cli_expect(0, d, "bpf", "attach", "steer", "--dev", "lo", "--mode", "generic");
+}
+
 static void a_device_with_another_xdp_program_is_left_alone(void **state)
 {
 	struct bpf_place *p = *state;
@@ -113,8 +119,7 @@ static void a_device_with_another_xdp_program_is_left_alone(void **state)
 	own_place_needed(p);
 	bpf_place_make(&other, "memory");
 	daemon_start(&other.d, "--bpf", NULL);
-	cli_expect(0, &other.d, "bpf", "load", "steer");
-	cli_expect(0, &other.d, "bpf", "attach", "steer", "--dev", "lo", "--mode", "generic");
+	steer_on_lo(&other.d);
 	cli_expect(0, &p->d, "bpf", "load", "steer");
 	expect_fault(&p->d, 1, "in-use", "has an XDP program already", "bpf", "attach", "steer", "--dev", "lo",
 		     "--mode", "generic");
@@ -140,8 +145,7 @@ static void a_load_that_cannot_replace_everything_replaces_nothing(void **state)
 	char path[256];
 
 	own_place_needed(p);
-	cli_expect(0, &p->d, "bpf", "load", "steer");
-	cli_expect(0, &p->d, "bpf", "attach", "steer", "--dev", "lo", "--mode", "generic");
+	steer_on_lo(&p->d);
 	cli_expect(0, &p->d, "bpf", "load", "connect");
 	cli_expect(0, &p->d, "bpf", "attach", "connect", "--cgroup", own_cgroup.path);
 	struct stat st;
@@ -168,8 +172,7 @@ static void a_load_that_cannot_be_pinned_gives_back_what_it_had_replaced(void **
 	char path[256];
 
 	own_place_needed(p);
-	cli_expect(0, &p->d, "bpf", "load", "steer");
-	cli_expect(0, &p->d, "bpf", "attach", "steer", "--dev", "lo", "--mode", "generic");
+	steer_on_lo(&p->d);
 	json_t *before = cli_json(0, &p->d, "bpf", "status");
 	snprintf(path, sizeof(path), "%s/programs/steer_mark", p->pins);
 	assert_int_equal(unlink(path), 0);

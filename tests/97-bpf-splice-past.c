@@ -5,45 +5,22 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "../bpf/mirror.h"
 #include "../bpf/splice_run.h"
-#include "../shm/hash.h"
 #include "../shm/lease.h"
+#include "past_place.h"
 #include "splice_place.h"
-
-static void *map_of(const struct bpf_place *b, const char *name, size_t size)
-{
-	int fd = bpf_pinned(b, name);
-	void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-
-	close(fd);
-	assert_ptr_not_equal(memory, MAP_FAILED);
-	return memory;
-}
-
-static void leave_open(struct mirror_lease *lease, uint64_t hash)
-{
-	lease->state = lease_state(LEASE_OPEN, test_now_ms());
-	lease->hash = hash;
-}
 
 static void what_a_killed_one_left_open_in_a_mirror_that_went_ends_with_the_next_one(void **state)
 {
 	struct splice_place *p = splice_place(state);
-	volatile struct mirror_control *control = map_of(p->b, "control", sizeof(*control));
-	struct mirror_lease *leases = map_of(p->b, "leases", MIRROR_LEASES * sizeof(*leases));
-	uint64_t secret[4];
+	struct past_maps m = past_maps(p->b);
 	json_t *e;
 
-	for (unsigned i = 0; i < 4; i++)
-		secret[i] = control->secret[i];
-	leave_open(&leases[5], lease_hash(hash_key(secret, "acme", 4)));
-	leave_open(&leases[SPLICE_CONNECTIONS], lease_hash(hash_key(secret, "globex", 6))); /* another program's */
-	control->lease_high = SPLICE_CONNECTIONS + 1;
+	past_take_lease(&m, 5, "acme");
+	past_take_lease(&m, SPLICE_CONNECTIONS, "globex"); /* another program's */
 	wire_close(&p->admin);
 	daemon_kill(&p->b->d);
 	daemon_start(&p->b->d, "--barrier-ms", "300", NULL);
@@ -56,11 +33,10 @@ static void what_a_killed_one_left_open_in_a_mirror_that_went_ends_with_the_next
 	assert_string_equal(text_of(json_object_get(e, "data"), "reason"), "leases-open");
 	json_decref(e);
 	splice_start(p, NULL, NULL);
-	assert_int_equal(lease_kind(leases[5].state), LEASE_UNKNOWN);
-	assert_int_equal(lease_kind(leases[SPLICE_CONNECTIONS].state), LEASE_OPEN);
+	assert_int_equal(lease_kind(m.leases[5].state), LEASE_UNKNOWN);
+	assert_int_equal(lease_kind(m.leases[SPLICE_CONNECTIONS].state), LEASE_OPEN);
 	wire_do(&p->admin, "complete", "{s:s, s:i}", "partition", "acme", "wait_ms", 10000);
-	munmap((void *)(uintptr_t)control, sizeof(*control));
-	munmap(leases, MIRROR_LEASES * sizeof(*leases));
+	past_unmap(&m);
 }
 
 static void what_one_of_another_version_says_of_itself_is_not_taken(void **state)

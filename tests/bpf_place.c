@@ -225,14 +225,9 @@ void bpf_fill(const struct bpf_place *p)
 
 json_t *bpf_status(const struct daemon *d)
 {
-	struct wire w;
-	json_t *all, *bpf;
+	json_t *all = daemon_ask(d, "status"), *bpf = json_incref(json_object_get(all, "bpf"));
 
-	wire_open(&w, d, WIRE_LOOK);
-	all = wire_ok(&w, "status", NULL);
-	bpf = json_incref(json_object_get(all, "bpf"));
 	json_decref(all);
-	wire_close(&w);
 	assert_true(json_is_object(bpf));
 	return bpf;
 }

@@ -154,15 +154,12 @@ void pin_await_readers(struct pin_place *p, json_int_t n)
 /* Of all threads of the daemon: how many have this text in a file of theirs. */
 static unsigned count_threads(const struct pin_place *p, const char *file, const char *text, unsigned *all)
 {
+	DIR *d = daemon_proc(&p->d, "task");
 	char path[320], line[400];
 	struct dirent *e;
 	unsigned n = 0;
-	DIR *d;
 
 	*all = 0;
-	snprintf(path, sizeof(path), "/proc/%d/task", p->d.pid);
-	d = opendir(path);
-	assert_non_null(d);
 	while ((e = readdir(d)) != NULL) {
 		FILE *f;
 

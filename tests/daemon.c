@@ -291,3 +291,14 @@ void daemon_kill(struct daemon *d)
 	daemon_signal(d, SIGKILL);
 	daemon_wait(d);
 }
+
+DIR *daemon_proc(const struct daemon *d, const char *name)
+{
+	char path[300];
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%d/%s", d->pid, name);
+	dir = opendir(path);
+	assert_non_null(dir);
+	return dir;
+}

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <dirent.h>
 #include <jansson.h>
 #include <stdbool.h>
 #include <sys/types.h>
@@ -63,6 +64,8 @@ char *daemon_log(const struct daemon *);
 void daemon_expect_log(const struct daemon *, const char *text);
 /* Writes home/name and puts the path into path[128]. */
 void daemon_file(const struct daemon *, const char *name, const char *text, char *path);
+/* /proc/PID/name, a directory; the test's to close. */
+DIR *daemon_proc(const struct daemon *, const char *name);
 /* BERTH_BUILD/name, or the file beside the directory of this program. */
 const char *daemon_program(const char *name);
 
@@ -89,6 +92,10 @@ char *wire_line(struct wire *, int deadline_ms);
 bool wire_silent(struct wire *, int ms);
 /* The next line, parsed; fails the test when the connection is closed or the line is no JSON object. */
 json_t *wire_message(struct wire *);
+/* True when it is not closed and nothing has come. */
+bool wire_is_open(const struct wire *);
+/* The last line is a refusal with this code, and then it is closed. */
+void wire_expect_last(struct wire *, const char *code);
 
 /* params: a format of json_pack, or NULL for none. Each checks jsonrpc and id of the answer. */
 json_t *wire_call(struct wire *, const char *method, const char *params, ...); /* the whole answer */
@@ -101,9 +108,14 @@ void wire_deny(struct wire *, const char *code, const char *method, const char *
 /* A request that takes a descriptor along (not closed here); the answer is read with wire_answer. */
 void wire_send_with(struct wire *, int fd, const char *method, const char *params, ...);
 json_t *wire_answer(struct wire *);
+/* The request alone, params as they are (taken; NULL: none), fd or -1; false when the peer has closed. */
+bool wire_request(struct wire *, int fd, const char *method, json_t *params);
 /* From an answer: its result or its error's code; fails the test when it is the other. Takes the answer. */
 json_t *answer_result(json_t *answer);
 void answer_expect_refused(json_t *answer, const char *code);
+/* Asked on a connection of its own to berth.sock, without params: the result, to be freed; a number of `status`. */
+json_t *daemon_ask(const struct daemon *, const char *method);
+json_int_t daemon_status(const struct daemon *, const char *name);
 
 /* ---- small things ---- */
 uint64_t test_now_ms(void);

@@ -15,12 +15,8 @@ struct mirror_place {
 	char pins[320];
 };
 
-#define MIRROR_OK(call) \
-	do { \
-		enum refusal_code rc_ = (call); \
-		if (rc_ != R_DONE) \
-			fail_msg("%s: %s: %s", #call, refusal_name(rc_), p->why.message); \
-	} while (0)
+/* As OK of scratch.h, for a call that is given &p->why. */
+#define MIRROR_OK(call) scratch_done((call), #call, &p->why)
 
 /* As cmocka wants them. */
 int mirror_place_make(void **state);

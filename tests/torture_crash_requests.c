@@ -2,43 +2,10 @@
  * torture_crash.h: requests, over as many deaths of the daemon as there are. One thread. */
 #include "torture_crash.h"
 
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <sys/uio.h>
 
 #define ANSWER_MS 30000
 #define REST_MS 20000u
-
-/* False: nobody is there any more. Takes params. */
-static bool put(struct wire *w, const char *method, json_t *params, int fd)
-{
-	json_t *whole = json_pack("{s:s, s:i, s:s, s:o*}", "jsonrpc", "2.0", "id", (int)++w->id, "method", method,
-				  "params", params);
-	char *text = json_dumps(whole, JSON_COMPACT), end = '\n';
-	struct iovec parts[] = {{text, strlen(text)}, {&end, 1}};
-	union {
-		struct cmsghdr header;
-		char bytes[CMSG_SPACE(sizeof(int))];
-	} control = {.bytes = {0}};
-	struct msghdr m = {.msg_iov = parts, .msg_iovlen = 2};
-	ssize_t sent;
-
-	if (fd >= 0) {
-		control.header = (struct cmsghdr){
-			.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))};
-		memcpy(CMSG_DATA(&control.header), &fd, sizeof(int));
-		m.msg_control = control.bytes;
-		m.msg_controllen = sizeof control.bytes;
-	}
-	sent = sendmsg(w->fd, &m, MSG_NOSIGNAL); /* less than a socket's buffer */
-	if (sent >= 0)
-		assert_int_equal(sent, (ssize_t)strlen(text) + 1);
-	free(text);
-	json_decref(whole);
-	return sent >= 0;
-}
 
 /* The answer to request `id`; NULL: it died. */
 static json_t *take(struct crash *c, unsigned id)
@@ -60,7 +27,7 @@ json_t *cr_ask(struct crash *c, const char *method, json_t *params, int fd)
 		json_decref(params);
 		return NULL;
 	}
-	if (!put(&c->wire, method, params, fd)) {
+	if (!wire_request(&c->wire, fd, method, params)) {
 		(void)cr_dead(c, true);
 		return NULL;
 	}
@@ -73,7 +40,7 @@ bool cr_ask_all(struct crash *c, const char *method, unsigned n, json_t *params[
 	bool there = !cr_dead(c, false);
 
 	for (i = 0; i < n; i++) {
-		if (there && !put(&c->wire, method, json_incref(params[i]), -1)) {
+		if (there && !wire_request(&c->wire, -1, method, json_incref(params[i]))) {
 			there = false;
 			(void)cr_dead(c, true);
 		}

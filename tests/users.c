@@ -132,16 +132,7 @@ int users_tool(const char *a, const char *b, const char *c)
 
 json_int_t status_number(const char *name)
 {
-	struct wire w;
-	json_t *status;
-	json_int_t n;
-
-	wire_open(&w, place, WIRE_LOOK);
-	status = wire_ok(&w, "status", NULL);
-	n = int_of(status, name);
-	json_decref(status);
-	wire_close(&w);
-	return n;
+	return daemon_status(place, name);
 }
 
 void expect_freed(void)

@@ -160,29 +160,47 @@ json_t *wire_message(struct wire *w)
 	return json;
 }
 
+bool wire_is_open(const struct wire *w)
+{
+	char byte;
+
+	return recv(w->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN;
+}
+
+void wire_expect_last(struct wire *w, const char *code)
+{
+	answer_expect_refused(wire_message(w), code);
+	assert_null(wire_line(w, DAEMON_MS));
+}
+
 /* ---- calls ------------------------------------------------------------------------------------------------- */
+
+bool wire_request(struct wire *w, int fd, const char *method, json_t *params)
+{
+	json_t *whole = json_pack("{s:s, s:i, s:s, s:o*}", "jsonrpc", "2.0", "id", (int)++w->id, "method", method,
+				  "params", params);
+	size_t len = json_dumpb(whole, NULL, 0, JSON_COMPACT);
+	char *text = malloc(len + 1);
+	bool sent;
+
+	assert_non_null(text);
+	json_dumpb(whole, text, len, JSON_COMPACT);
+	text[len] = '\n';
+	json_decref(whole);
+	sent = send_all(w, text, len + 1, fd);
+	free(text);
+	return sent;
+}
 
 static void request(struct wire *w, int fd, const char *method, const char *params, va_list args)
 {
 	json_error_t error;
 	json_t *packed = params ? json_vpack_ex(&error, 0, params, args) : NULL;
-	json_t *whole;
-	size_t len;
-	char *text;
 
 	if (params && !packed)
 		fail_msg("params of %s: %s", method, error.text);
-	whole = json_pack("{s:s, s:i, s:s, s:o*}", "jsonrpc", "2.0", "id", (int)++w->id, "method", method, "params",
-			  packed);
-	len = json_dumpb(whole, NULL, 0, JSON_COMPACT);
-	text = malloc(len + 1);
-	assert_non_null(text);
-	json_dumpb(whole, text, len, JSON_COMPACT);
-	text[len] = '\n';
-	json_decref(whole);
-	if (!send_all(w, text, len + 1, fd))
+	if (!wire_request(w, fd, method, packed))
 		fail_msg("the connection was closed before %s was sent", method);
-	free(text);
 }
 
 json_t *wire_answer(struct wire *w)
@@ -292,6 +310,26 @@ void wire_deny(struct wire *w, const char *code, const char *method, const char 
 	answer = vcall(w, method, params, args);
 	va_end(args);
 	json_decref(answer_error(answer, code));
+}
+
+json_t *daemon_ask(const struct daemon *d, const char *method)
+{
+	struct wire w;
+	json_t *result;
+
+	wire_open(&w, d, WIRE_LOOK);
+	result = wire_ok(&w, method, NULL);
+	wire_close(&w);
+	return result;
+}
+
+json_int_t daemon_status(const struct daemon *d, const char *name)
+{
+	json_t *status = daemon_ask(d, "status");
+	json_int_t n = int_of(status, name);
+
+	json_decref(status);
+	return n;
 }
 
 /* ---- values ------------------------------------------------------------------------------------------------ */
