@@ -445,9 +445,8 @@ static void a_killed_daemon_starts_again_in_a_full_room(void **state)
 {
 	int fd;
 
-	(void)state;
 	NEEDS_ROOM(8192);
-	start_with(1500);
+	start_with((unsigned)(uintptr_t)*state);
 	wait_for_a_reserve();
 	fd = open_eater();
 	eat(fd);
@@ -462,9 +461,8 @@ static void it_starts_again_beside_a_process_that_takes_every_free_byte(void **s
 {
 	pid_t eater;
 
-	(void)state;
 	NEEDS_ROOM(8192);
-	start_with(1500);
+	start_with((unsigned)(uintptr_t)*state);
 	wait_for_a_reserve();
 	eater = part_start(eat_for_ever, NULL);
 	for (uint64_t deadline = 0; within(&deadline) && free_bytes() >= 4096;)
@@ -480,9 +478,8 @@ static void changes_go_on_in_a_full_room(void **state)
 	struct wire w;
 	int fd;
 
-	(void)state;
 	NEEDS_ROOM(8192);
-	start_with(1500);
+	start_with((unsigned)(uintptr_t)*state);
 	wait_for_a_reserve();
 	fd = open_eater();
 	eat(fd);
@@ -510,14 +507,22 @@ static void changes_go_on_in_a_full_room(void **state)
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, make_room, remove_room)
+/* The reserve of a few partitions is of small pages, that of many of huge ones. */
+#define TEST_WITH(f, n_partitions) \
+	{ \
+#f " (" #n_partitions " partitions)", f, make_room, remove_room, (void *)(uintptr_t)(n_partitions) \
+	}
 	const struct CMUnitTest tests[] = {
 		TEST(too_little_room_is_said_at_the_first_start),
 		TEST(a_start_that_found_no_room_leaves_the_way_free_for_the_next),
 		TEST(a_table_that_cannot_grow_says_full_and_keeps_what_it_has),
 		TEST(a_document_that_does_not_fit_is_refused_whole),
-		TEST(changes_go_on_in_a_full_room),
-		TEST(a_killed_daemon_starts_again_in_a_full_room),
-		TEST(it_starts_again_beside_a_process_that_takes_every_free_byte),
+		TEST_WITH(changes_go_on_in_a_full_room, 10),
+		TEST_WITH(changes_go_on_in_a_full_room, 1500),
+		TEST_WITH(a_killed_daemon_starts_again_in_a_full_room, 10),
+		TEST_WITH(a_killed_daemon_starts_again_in_a_full_room, 1500),
+		TEST_WITH(it_starts_again_beside_a_process_that_takes_every_free_byte, 10),
+		TEST_WITH(it_starts_again_beside_a_process_that_takes_every_free_byte, 1500),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -98,6 +98,8 @@ int generation_allocate(struct generation *g, uint64_t end)
 
 	if (g->huge && g->allocated >= HUGE_STEPS)
 		to = round_up(to, SEG_HUGE); /* so that what grows bit by bit gets huge pages too */
+	if (end <= g->recycled && to > g->recycled)
+		to = g->recycled; /* what the reserve has is enough, and may be all that there is (F4) */
 	if (to > g->mapped)
 		to = g->mapped;
 	if (to <= g->allocated)
@@ -301,7 +303,7 @@ static void generation_leave(struct table *t, struct generation *last)
 	struct old_file *note = last->note;
 
 	last->note = NULL;
-	old_add(t, note, last->map.generation, last->fd, last->limit);
+	old_add(t, note, last->map.generation, last->fd, last->mapped); /* `limit` may be less: F4 */
 	note->tag = atomic_load_explicit(&t->root->grace, memory_order_relaxed);
 	note->base = last->base;
 	note->mapped = last->mapped;

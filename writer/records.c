@@ -137,6 +137,16 @@ static int flags(const struct records *r)
 	return (int)(MALLOCX_ARENA(r->arena) | MALLOCX_TCACHE_NONE | MALLOCX_ALIGN(SHM_RECORD_ALIGN));
 }
 
+/* How far to allocate for what ends there: a step, but not out of what the file has (F4), nor beyond its end. */
+static uint64_t ahead(const struct generation *g, uint64_t end)
+{
+	uint64_t to = end + ALLOCATE_STEP;
+
+	if (end <= g->recycled && to > g->recycled)
+		to = g->recycled;
+	return to < g->limit ? to : g->limit;
+}
+
 uint32_t records_alloc(struct generation *g, size_t size)
 {
 	struct records *r = &g->records;
@@ -146,9 +156,7 @@ uint32_t records_alloc(struct generation *g, size_t size)
 	if (!p)
 		return 0;
 	end = (uint64_t)(p - g->base) + size;
-	if (end > g->limit ||
-	    (end > g->allocated &&
-	     generation_allocate(g, end + ALLOCATE_STEP < g->limit ? end + ALLOCATE_STEP : g->limit) != 0)) {
+	if (end > g->limit || (end > g->allocated && generation_allocate(g, ahead(g, end)) != 0)) {
 		dallocx(p, flags(r));
 		return 0;
 	}
