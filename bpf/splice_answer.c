@@ -27,16 +27,17 @@ static const char *field(const char *line, const char *name)
 	return line + strspn(line, " \t");
 }
 
+/* The digits at the beginning: strtoull would take a sign, and 0x, too. */
 static int number(const char *text, int base, uint64_t *n)
 {
-	char *end;
+	const char *end = text + strspn(text, base == 10 ? "0123456789" : "0123456789abcdefABCDEF");
+	const char *behind = end + strspn(end, " \t");
 
-	if (base == 10 ? !(text[0] >= '0' && text[0] <= '9') : !strchr("0123456789abcdefABCDEF", text[0]) || !text[0])
-		return -1;
 	errno = 0;
-	*n = strtoull(text, &end, base);
-	end += strspn(end, " \t");
-	return errno || (*end && !(base == 16 && *end == ';')) || *n > 1ull << 50 ? -1 : 0;
+	*n = strtoull(text, NULL, base);
+	if (end == text || errno || *n > 1ull << 50)
+		return -1;
+	return *behind && !(base == 16 && *behind == ';') ? -1 : 0;
 }
 
 static int status_line(struct answer_frame *f)
@@ -75,7 +76,7 @@ static int head_ended(struct answer_frame *f)
 	return UNTIL_CLOSE;
 }
 
-static int field_line(struct answer_frame *f)
+static int field_line(struct answer_frame *f, bool cut)
 {
 	const char *value;
 	uint64_t length;
@@ -83,7 +84,7 @@ static int field_line(struct answer_frame *f)
 	if (f->line[strcspn(f->line, ": \t")] != ':')
 		return BROKEN; /* a name with a blank behind it is the same field to some, another one to others */
 	if ((value = field(f->line, "content-length"))) {
-		if (number(value, 10, &length) != 0 || (f->has_length && length != f->left))
+		if (cut || number(value, 10, &length) != 0 || (f->has_length && length != f->left))
 			return BROKEN;
 		f->has_length = true;
 		f->left = length;
@@ -99,6 +100,10 @@ static int field_line(struct answer_frame *f)
 
 static int line_ended(struct answer_frame *f)
 {
+	bool cut = f->len == ANSWER_LINE - 1; /* there may be more digits, or what is none */
+
+	if (memchr(f->line, '\0', f->len))
+		return BROKEN;
 	if (f->len && f->line[f->len - 1] == '\r')
 		f->len--;
 	f->line[f->len] = '\0';
@@ -108,9 +113,9 @@ static int line_ended(struct answer_frame *f)
 	case STATUS:
 		return status_line(f);
 	case FIELDS:
-		return empty ? head_ended(f) : field_line(f);
+		return empty ? head_ended(f) : field_line(f, cut);
 	case SIZE:
-		if (number(f->line, 16, &f->left) != 0)
+		if (cut || number(f->line, 16, &f->left) != 0)
 			return BROKEN;
 		return f->left ? CHUNK : TRAILER;
 	case CHUNK_END:

@@ -175,8 +175,9 @@ struct shm_table {
 	_Atomic uint64_t document_version; /* last applied; 0: none */
 	_Atomic uint64_t default_document; /* what the last document said of the default: its fingerprint, 0: nothing */
 	_Atomic uint64_t next_cluster;     /* lowest number never given out */
-	/* While a document changes an entry: the word with this epoch goes with this fingerprint, whatever documents[]
-	 * says yet. Epoch 0: nothing is under way. For the start after a writer that was killed in between. */
+	/* While an entry, or the default, is changed: the word with this epoch goes with this fingerprint, whatever
+	 * documents[] or default_document says yet. Epoch 0: nothing is under way. For the start after a writer that was
+	 * killed in between. */
 	_Atomic uint64_t said_epoch;
 	_Atomic uint64_t said_document;
 	uint8_t reserved[SHM_PAGE - 256];

@@ -10,6 +10,7 @@
 #define BERTH_SHM_POISON_H
 
 #ifdef BERTH_TORTURE
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>

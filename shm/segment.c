@@ -57,8 +57,8 @@ static bool uid_trusted(uid_t uid)
 }
 
 /* In a container whose user namespace has no name for the owner, all such owners look alike. Then who made the container
- * has said what to trust, when the directory is itself what was bound in, read-only: nobody else can make a mount point
- * there, and no process that shares the number can write by it. */
+ * has said what to trust, when the directory is itself what was bound in, read-only: whoever may mount there
+ * made it, and no process that shares the number can write by it. */
 static bool bound_in(int fd, const struct stat *st)
 {
 	struct statx x;

@@ -134,6 +134,26 @@ static void takeover_kills_nobody_but_the_writer_of_the_lock(void **state)
 	expect_serving(d);
 }
 
+/* The line is the last writer's: whoever holds the lock has not come to its own. */
+static void takeover_from_a_writer_that_is_starting_is_refused_as_such(void **state)
+{
+	struct daemon *d = *state;
+	char path[128];
+	int fd;
+
+	assert_int_equal(daemon_stop(d), 0);
+	snprintf(path, sizeof(path), "%s/lock", d->dir);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	assert_true(fd >= 0);
+	assert_int_equal(flock(fd, LOCK_EX | LOCK_NB), 0);
+	assert_int_equal(daemon_start_refused(d, "--takeover", NULL), 1);
+	daemon_expect_log(d, "not taken over");
+	daemon_expect_log(d, "another writer is starting");
+	close(fd);
+	daemon_start(d, "--takeover", NULL);
+	expect_serving(d);
+}
+
 /* A writer in another pid namespace: its pid means nobody here. Runs in a child; its exit status tells how far it came.
  */
 static _Noreturn void serve_from_a_namespace(struct daemon *d, int ready)
@@ -397,6 +417,7 @@ int main(void)
 		ON_BOTH(takeover_ends_a_stopped_first),
 		DAEMON_TEST(takeover_without_a_first_is_a_start, "memory"),
 		DAEMON_TEST(takeover_kills_nobody_but_the_writer_of_the_lock, "memory"),
+		DAEMON_TEST(takeover_from_a_writer_that_is_starting_is_refused_as_such, "memory"),
 		DAEMON_TEST(a_first_that_is_not_visible_is_not_taken_over, "memory"),
 		DAEMON_TEST(modes_do_not_depend_on_the_umask, "memory"),
 		DAEMON_TEST(a_directory_that_others_may_write_to_is_refused, "memory"),

@@ -4,6 +4,7 @@
  * still answer by the last table, refuses to start and says so; no request is refused. The mirror says what the table
  * says, or it is off, and status and log have the reason; the next start has it again. faults/interpose.c makes the
  * failures. BERTH_LONG=1 goes through all passages. */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -267,6 +268,22 @@ static void a_table_grows_whatever_fails_of_the_mirror(void **state)
 	with_each_failure(needed(state), "a growth", grow, has_grown);
 }
 
+static void a_mark_that_finds_room_for_a_part_of_it_is_told_as_that(void **state)
+{
+	struct mirrored *m = needed(state);
+	json_t *status;
+
+	snprintf(m->p->doing, sizeof m->p->doing, "a start whose mark is written in part");
+	daemon_kill(&m->p->d);
+	fault_arm(m->p->plan, CALL_WRITE, 1, FAULT_SHORT, false, "/mirrored.new");
+	assert_true(start(m));
+	assert_true(fault_disarm(m->p->plan) > 0);
+	assert_false(mirror_is_on(m));
+	status = bpf_status(&m->p->d);
+	assert_non_null(strstr(text_of(status, "reason"), strerror(ENOSPC)));
+	json_decref(status);
+}
+
 #define MIRROR_TEST(test) \
 	{ \
 #test, test, make_mirrored, remove_mirrored, (void *)(uintptr_t) "memory" \
@@ -277,6 +294,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		MIRROR_TEST(a_start_serves_whatever_fails_of_the_mirror),
 		MIRROR_TEST(a_table_grows_whatever_fails_of_the_mirror),
+		MIRROR_TEST(a_mark_that_finds_room_for_a_part_of_it_is_told_as_that),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -49,6 +49,7 @@ static const char *const broken[] = {
 	"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
 	"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\r\n",
 	"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n",
+	"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0x5\r\nabcde\r\n0\r\n\r\n",
 	"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nab\r\n",
 	"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n",
 	"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nab",
@@ -77,20 +78,49 @@ static void an_answer_ends_with_its_last_byte_in_pieces_of_any_size(void **state
 	}
 }
 
+static void expect_broken(const char *text, size_t len)
+{
+	for (size_t piece = 1; piece <= len; piece++) {
+		enum answer_verdict v = ANSWER_MORE;
+		struct answer_frame f;
+
+		answer_begin(&f, false);
+		for (size_t at = 0; at < len && v != ANSWER_BROKEN; at += piece)
+			v = answer_piece(&f, text + at, len - at < piece ? len - at : piece);
+		assert_int_equal(v, ANSWER_BROKEN);
+	}
+}
+
 static void what_is_no_answer_or_goes_on_behind_its_end_is_broken(void **state)
 {
 	(void)state;
 	for (size_t i = 0; i < sizeof(broken) / sizeof(*broken); i++)
-		for (size_t piece = 1; piece <= strlen(broken[i]); piece++) {
-			enum answer_verdict v = ANSWER_MORE;
-			struct answer_frame f;
+		expect_broken(broken[i], strlen(broken[i]));
+}
 
-			answer_begin(&f, false);
-			for (size_t at = 0; at < strlen(broken[i]) && v != ANSWER_BROKEN; at += piece)
-				v = answer_piece(&f, broken[i] + at,
-						 strlen(broken[i]) - at < piece ? strlen(broken[i]) - at : piece);
-			assert_int_equal(v, ANSWER_BROKEN);
-		}
+static void a_line_with_a_nul_is_broken(void **state)
+{
+	static const char length[] = "HTTP/1.1 200 OK\r\nContent-Length: 5\0zz\r\n\r\nabcde";
+	static const char size[] = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\0zz\r\nabcde\r\n0\r\n\r\n";
+	static const char status[] = "HTTP/1.1 200\0zz\r\nContent-Length: 0\r\n\r\n";
+
+	(void)state;
+	expect_broken(length, sizeof(length) - 1);
+	expect_broken(size, sizeof(size) - 1);
+	expect_broken(status, sizeof(status) - 1);
+}
+
+/* What is looked at of it are zeros. */
+static void a_number_longer_than_what_is_looked_at_is_broken(void **state)
+{
+	char text[1000];
+
+	(void)state;
+	snprintf(text, sizeof(text), "HTTP/1.1 200 OK\r\nContent-Length: %0300u\r\n\r\nabcde", 5);
+	expect_broken(text, strlen(text));
+	snprintf(text, sizeof(text),
+		 "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%0300u\r\nabcde\r\n0\r\n\r\n", 5);
+	expect_broken(text, strlen(text));
 }
 
 static void an_answer_without_a_length_ends_with_its_connection(void **state)
@@ -126,6 +156,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(an_answer_ends_with_its_last_byte_in_pieces_of_any_size),
 		cmocka_unit_test(what_is_no_answer_or_goes_on_behind_its_end_is_broken),
+		cmocka_unit_test(a_line_with_a_nul_is_broken),
+		cmocka_unit_test(a_number_longer_than_what_is_looked_at_is_broken),
 		cmocka_unit_test(an_answer_without_a_length_ends_with_its_connection),
 		cmocka_unit_test(a_line_longer_than_what_is_looked_at_goes_by),
 	};

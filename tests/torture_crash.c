@@ -142,7 +142,7 @@ static void all_of(const struct cr_scene *all[], unsigned n, unsigned *gone)
 /* Of a dose as CI has it. What takes its time is mostly waiting: 99 points in a hundred are met after 25 seconds on two
  * quiet processors, after 28 on half of one, and the last in `idle`. So nine tenths leave room for a much slower machine,
  * and for a seed that is short of luck, but not for a set of scenes that does nothing any more. */
-#define DOSE_SECONDS 50u
+#define DOSE_SECONDS 40u
 #define DOSE_FLOOR 90u
 
 /* How many points in a hundred have to be covered. A shorter dose is asked for by who looks at something else. */

@@ -417,11 +417,13 @@ static void on_poll(uv_poll_t *poll, int status, int events)
 		conn_read(c);
 }
 
+/* Takes fd. */
 struct conn *conn_open(struct server *s, int fd, bool admin, uid_t uid, pid_t pid)
 {
 	struct conn *c = calloc(1, sizeof(*c));
 
 	if (!c || uv_poll_init(&s->loop, &c->poll, fd) != 0) {
+		close(fd);
 		free(c);
 		return NULL;
 	}

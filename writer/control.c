@@ -174,8 +174,8 @@ static void admit(struct listener *l, int fd)
 	}
 	if (why)
 		turn_away(s, fd, why);
-	else if (!conn_open(s, fd, l->admin, peer.uid, peer.pid))
-		close(fd);
+	else
+		conn_open(s, fd, l->admin, peer.uid, peer.pid);
 }
 
 static void on_incoming(uv_poll_t *, int status, int events);

@@ -237,11 +237,13 @@ enum refusal_code http_open(struct server *s, const char *address, struct refusa
 		return r->code;
 	}
 	h->stop_fd = eventfd(0, EFD_CLOEXEC);
-	h->mhd = MHD_start_daemon(MHD_USE_EPOLL, 0, NULL, NULL, on_request, h, MHD_OPTION_LISTEN_SOCKET, fd,
-				  MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT,
-				  TIMEOUT_S, MHD_OPTION_END);
-	if (!h->mhd || h->stop_fd < 0) {
-		close(fd);
+	if (h->stop_fd >= 0)
+		h->mhd = MHD_start_daemon(MHD_USE_EPOLL, 0, NULL, NULL, on_request, h, MHD_OPTION_LISTEN_SOCKET, fd,
+					  MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT,
+					  TIMEOUT_S, MHD_OPTION_END);
+	if (!h->mhd) {
+		rc = errno;
+		close(fd); /* else it is the server's */
 		goto fail;
 	}
 	s->http = h;
@@ -262,7 +264,7 @@ fail:
 	free(h->now);
 	free(h);
 	s->http = NULL;
-	return refuse(r, R_BACKEND, "--http %.100s: the server did not start: %s", address, strerror(errno));
+	return refuse(r, R_BACKEND, "--http %.100s: the server did not start: %s", address, strerror(rc));
 }
 
 void http_close(struct server *s)

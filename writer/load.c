@@ -31,7 +31,7 @@ struct load {
 	struct conn *conn; /* NULL: --document, or gone */
 	json_t *id;
 	int fd;
-	bool pipe;
+	int own[2];    /* of a pipe: what was taken from it; else -1 */
 	bool applying; /* core_load_start took it */
 	struct core_load_options options;
 	char who[400];
@@ -48,16 +48,22 @@ struct load {
 
 /* ---- worker thread ----------------------------------------------------------------------------------------- */
 
-/* The next piece of a pipe, which may never come. 0: the end. */
+/* The next piece of a pipe, which may never come, or may go to somebody who has the pipe's end as well: a read after
+ * the poll could wait for ever, a splice need not. O_NONBLOCK would be set for all who have it. 0: the end. */
 static ssize_t read_pipe(struct load *l, char *piece)
 {
 	for (int waited = 0;; waited += LOOK_MS) {
 		struct pollfd p = {.fd = l->fd, .events = POLLIN};
-		int n = poll(&p, 1, LOOK_MS);
+		ssize_t n = poll(&p, 1, LOOK_MS);
 
-		if (n > 0)
-			return read(l->fd, piece, PIECE);
-		if (n < 0 && errno != EINTR)
+		if (n > 0) {
+			n = splice(l->fd, NULL, l->own[1], NULL, PIECE, SPLICE_F_NONBLOCK);
+			if (n == 0)
+				return 0;
+			if (n > 0)
+				return read(l->own[0], piece, (size_t)n);
+		}
+		if (n < 0 && errno != EINTR && errno != EAGAIN)
 			return -1;
 		if (atomic_load(&l->abandoned) || waited >= PIPE_IDLE_MS) {
 			errno = ETIMEDOUT;
@@ -71,7 +77,7 @@ static enum refusal_code parse(struct load *l, struct document_parser *parser, c
 	struct refusal *r = &l->refusal;
 
 	for (;;) {
-		ssize_t n = l->pipe ? read_pipe(l, piece) : pread(l->fd, piece, PIECE, (off_t)l->bytes);
+		ssize_t n = l->own[0] >= 0 ? read_pipe(l, piece) : pread(l->fd, piece, PIECE, (off_t)l->bytes);
 		enum refusal_code code;
 
 		if (n == 0)
@@ -181,6 +187,15 @@ static void tell_log(struct load *l, const struct core_load_summary *s)
 			  LOG_N("migrating", s->migrating), LOG_N("took_ms", took));
 }
 
+static void close_all(const struct load *l)
+{
+	close(l->fd);
+	if (l->own[0] >= 0) {
+		close(l->own[0]);
+		close(l->own[1]);
+	}
+}
+
 /* The one way out: with a summary, or with l->refusal. */
 static void finish(struct load *l, struct core_load_summary *summary)
 {
@@ -197,7 +212,7 @@ static void finish(struct load *l, struct core_load_summary *summary)
 		json_decref(summary->left);
 	document_free(&l->document);
 	json_decref(l->id);
-	close(l->fd);
+	close_all(l);
 	uv_close((uv_handle_t *)&l->look, on_look_closed);
 	if (!core_loading(s->core))
 		conns_unpark(s);
@@ -331,20 +346,27 @@ static enum refusal_code load_begin(struct server *s, int fd, const struct core_
 	}
 	l->server = s;
 	l->fd = fd;
-	l->pipe = S_ISFIFO(st.st_mode);
+	l->own[0] = l->own[1] = -1;
+	if (S_ISFIFO(st.st_mode) && pipe2(l->own, O_CLOEXEC) != 0) {
+		refuse(r, R_BACKEND, "a pipe for the document: %s: allow more descriptors, then retry",
+		       strerror(errno));
+		close(fd);
+		free(l);
+		return r->code;
+	}
 	l->options = *options;
 	snprintf(l->who, sizeof(l->who), "%s", who);
 	l->started_ms = uv_now(&s->loop);
 	l->parsed.data = l->look.data = l;
 	rc = uv_async_init(&s->loop, &l->parsed, on_parsed);
 	if (rc != 0) {
-		close(fd);
+		close_all(l);
 		free(l);
 		return refuse(r, R_BACKEND, "the event loop: %s: retry", uv_strerror(rc));
 	}
 	rc = uv_thread_create(&l->worker, work, l);
 	if (rc != 0) {
-		close(fd);
+		close_all(l);
 		uv_close((uv_handle_t *)&l->parsed, on_closed);
 		return refuse(r, R_BACKEND,
 			      "no thread for the document: %s: free memory, or allow more threads, then retry",

@@ -145,6 +145,8 @@ static enum refusal_code refuse_held(struct refusal *r, const char *dir, const s
 /* A pidfd of the holder, proved to be the process that wrote the line; -1 with *r filled. */
 static int holder_pidfd(const char *dir, const struct holder *h, struct refusal *r)
 {
+	bool here = h->namespace && h->namespace == seg_pid_namespace(), gone;
+	uint64_t start;
 	char boot[33];
 	int pidfd;
 
@@ -154,17 +156,26 @@ static int holder_pidfd(const char *dir, const struct holder *h, struct refusal 
 		return -1;
 	}
 	/* A namespace's number is given out again when it has died: then the start's equality, below, is what remains. */
-	pidfd = h->namespace && h->namespace == seg_pid_namespace() ? (int)syscall(SYS_pidfd_open, h->pid, 0) : -1;
+	pidfd = here ? (int)syscall(SYS_pidfd_open, h->pid, 0) : -1;
+	gone = here && pidfd < 0 && errno == ESRCH;
 	/* The descriptor first, then the comparison: from now on the pid cannot come to mean another process. */
-	if (pidfd >= 0 && seg_process_start(h->pid) == h->start)
-		return pidfd;
-	if (pidfd >= 0)
+	if (pidfd >= 0) {
+		start = seg_process_start(h->pid);
+		if (start == h->start)
+			return pidfd;
+		gone = start != 0;
 		close(pidfd);
-	refuse(r, R_BUSY,
-	       "%s: not taken over: the writer (pid %d where it runs) is not visible from here, it lives in another "
-	       "pid "
-	       "namespace: stop it there",
-	       dir, h->pid);
+	}
+	if (gone)
+		refuse(r, R_BUSY,
+		       "%s: not taken over: the writer that signed the lock (pid %d) is gone: another writer is "
+		       "starting: try again",
+		       dir, h->pid);
+	else
+		refuse(r, R_BUSY,
+		       "%s: not taken over: the writer (pid %d where it runs) is not visible from here, it lives in "
+		       "another pid namespace: stop it there",
+		       dir, h->pid);
 	return -1;
 }
 

@@ -48,16 +48,18 @@ int mirror_mark_write(const struct table *t, const uint8_t uuid[16], uint32_t id
 {
 	int dir = t->instance->dir_fd, fd;
 	char text[MARK_SIZE + 1];
-	bool written;
+	ssize_t n;
 
 	for (unsigned i = 0; i < 16; i++)
 		snprintf(text + 2 * i, 3, "%02x", uuid[i]);
 	snprintf(text + 32, sizeof text - 32, " %s %010u\n", t->boot_id, id);
 	fd = openat(dir, MARK_NEW, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0640);
 	CRASH_POINT(mark_emptied);
-	written = fd >= 0 && write(fd, text, MARK_SIZE) == MARK_SIZE;
+	n = fd >= 0 ? write(fd, text, MARK_SIZE) : -1;
+	if (n >= 0 && n < MARK_SIZE)
+		errno = ENOSPC;
 	CRASH_POINT(mark_written);
-	if (fd < 0 || close(fd) != 0 || !written || renameat(dir, MARK_NEW, dir, MIRROR_MARK) != 0)
+	if (fd < 0 || close(fd) != 0 || n != MARK_SIZE || renameat(dir, MARK_NEW, dir, MIRROR_MARK) != 0)
 		return -1;
 	CRASH_POINT(mark_renamed);
 	return 0;

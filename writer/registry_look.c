@@ -9,6 +9,7 @@
 #include <time.h>
 
 #define HINT_AGAIN_MS 500u /* between looks at one whose socket is closed but which is not dead */
+#define UNNOTED 0u         /* a blocker's line: of one for which there was no memory, in any generation */
 
 void registry_look(struct registry *r)
 {
@@ -25,20 +26,19 @@ void registry_look(struct registry *r)
 
 			if (line == 0)
 				continue;
+			g->suspect = true;
 			if (r->n_blockers == r->size_blockers) {
 				size_t size = r->size_blockers ? r->size_blockers * 2 : 64;
 				struct blocker *bigger = realloc(r->blockers, size * sizeof *bigger);
 
 				if (!bigger) { /* what cannot be noted holds everything back */
-					r->blockers[r->n_blockers - 1].line =
-						section_make(0, section_generation(line), true, 1);
+					r->blockers[r->n_blockers - 1].line = UNNOTED;
 					continue;
 				}
 				r->blockers = bigger;
 				r->size_blockers = size;
 			}
 			r->blockers[r->n_blockers++] = (struct blocker){line, s};
-			g->suspect = true;
 		}
 	}
 }
@@ -50,6 +50,8 @@ uint64_t registry_lowest(const struct registry *r, uint32_t generation)
 	for (size_t i = 0; i < r->n_blockers; i++) {
 		uint64_t line = r->blockers[i].line;
 
+		if (line == UNNOTED)
+			return 0;
 		/* tag = its own number: only the generation is asked about */
 		if (section_holds(line, generation, section_grace(line)) && section_grace(line) < lowest)
 			lowest = section_grace(line);

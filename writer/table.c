@@ -216,10 +216,15 @@ static enum refusal_code more_cluster_slots(struct table *t, unsigned number, st
 		uint32_t off = atomic_load_explicit(gen_cluster(old, n), memory_order_relaxed);
 		const struct shm_cluster *c = off ? gen_record(old, off) : NULL;
 
-		if (c)
-			atomic_store_explicit(gen_cluster(g, n),
-					      cluster_record_make(g, n, cluster_id(c), cluster_endpoint(c)),
-					      memory_order_relaxed);
+		if (!c)
+			continue;
+		off = cluster_record_make(g, n, cluster_id(c), cluster_endpoint(c));
+		if (!off) {
+			refuse(r, R_FULL, "no room for cluster %s in %s", cluster_id(c), t->instance->path);
+			generation_discard(t, &g);
+			return R_FULL;
+		}
+		atomic_store_explicit(gen_cluster(g, n), off, memory_order_relaxed);
 	}
 	t->next = g;
 	g->mirror = old->mirror; /* nothing is in it yet */
