@@ -341,6 +341,36 @@ static void a_refused_attach_costs_no_descriptor(void **state)
 	wire_close(&w);
 }
 
+/* A request that has no use for one, with as many as a message's are taken of. */
+static void descriptors_that_come_with_a_request_are_closed(void **state)
+{
+	int fds[4] = {0};
+	union {
+		struct cmsghdr header;
+		char room[CMSG_SPACE(sizeof(fds))];
+	} control;
+	struct wire w;
+	unsigned before;
+
+	wire_open(&w, *state, WIRE_ADMIN);
+	expect_working(&w);
+	before = descriptors_of(*state);
+	for (int i = 0; i < 50; i++) {
+		struct iovec part = {(void *)(uintptr_t)ask, sizeof(ask) - 1};
+		struct msghdr m = {
+			.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
+
+		memset(&control, 0, sizeof(control));
+		control.header = (struct cmsghdr){
+			.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(fds))};
+		memcpy(CMSG_DATA(&control.header), fds, sizeof(fds));
+		assert_int_equal(sendmsg(w.fd, &m, MSG_NOSIGNAL), sizeof(ask) - 1);
+		json_decref(answer_result(wire_message(&w)));
+	}
+	assert_int_equal(descriptors_of(*state), before);
+	wire_close(&w);
+}
+
 static void running_out_of_descriptors_does_not_spin(void **state)
 {
 	struct daemon *d = *state;
@@ -425,6 +455,7 @@ int main(void)
 		DAEMON_TEST(idle_connections_do_not_disturb, "memory"),
 		DAEMON_TEST(one_user_cannot_take_all_connections, "memory"),
 		DAEMON_TEST(a_refused_attach_costs_no_descriptor, "memory"),
+		DAEMON_TEST(descriptors_that_come_with_a_request_are_closed, "memory"),
 		DAEMON_TEST(running_out_of_descriptors_does_not_spin, "memory"),
 		DAEMON_TEST(a_watcher_that_does_not_read_gets_an_overrun_as_its_last_line, "memory"),
 	};

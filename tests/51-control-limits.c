@@ -64,9 +64,11 @@ static void a_request_that_was_not_read_yet_is_answered_whoever_comes(void **sta
 			fail_msg("number %d asked, and got %s", i, n < 0 ? strerror(errno) : n ? text : "a bare end");
 	}
 	for (int i = 0; i < NEW; i++) { /* in, or told that they are not */
-		ssize_t n = heard(&coming[i], text, sizeof(text), 0);
+		ssize_t n;
 
-		if (n == 0 || (n < 0 && errno != EAGAIN) || (n > 0 && !strstr(text, "\"limit\"")))
+		(void)wire_text(&coming[i], ask);
+		n = heard(&coming[i], text, sizeof(text), DAEMON_MS);
+		if (n <= 0 || (!strstr(text, "\"result\"") && !strstr(text, "\"limit\"")))
 			fail_msg("newcomer %d got %s", i, n < 0 ? strerror(errno) : n ? text : "a bare end");
 	}
 	for (int i = 0; i < NEW; i++)

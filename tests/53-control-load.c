@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * Placement documents through the real daemon: by descriptor, at the start, at SIGHUP; and what the sockets do
- * meanwhile. What a document means is tested without sockets, in 13-document.c and 31-core-load.c. */
+ * meanwhile. What a document means is tested without sockets, in 13-document.c and 32-core-documents*.c. */
 #include "daemon.h"
 
 #include <fcntl.h>

@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -27,6 +28,12 @@
 #define SPARED_MS 300 /* after which a silent connection may be closed for a new one: CONN_SPARED_MS */
 
 static struct daemon *target; /* of the bad peers: each a process of its own */
+
+/* Shared with them: how often each did to the daemon what it is there for. */
+enum { SILENT, SLOW, ENDLESS, HALVES, DEAF, FLOODS, N_BAD };
+static const char *const bad_names[N_BAD] = {"silence",  "a byte a second", "lines without end", "halves of an attach",
+					     "deafness", "floods"};
+static _Atomic unsigned long *deeds;
 
 static void may_open(rlim_t n)
 {
@@ -76,8 +83,10 @@ static int silence(void *arg)
 				close(fd[i]);
 				fd[i] = -1;
 			}
-			if (fd[i] < 0)
+			if (fd[i] < 0) {
 				fd[i] = reach(i < N_SILENT_LOOK ? WIRE_LOOK : WIRE_ADMIN);
+				deeds[SILENT] += fd[i] >= 0;
+			}
 		}
 	return 0;
 }
@@ -92,7 +101,7 @@ static int a_byte_a_second(void *arg)
 		fd[i] = reach(i % 2 ? WIRE_LOOK : WIRE_ADMIN);
 	for (size_t at = 0;; at = (at + 1) % (sizeof(request) - 1), nap_ms(1000 / 4))
 		for (int i = (int)(at % 4); i < N_SLOW; i += 4)
-			(void)!send(fd[i], request + at, 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+			deeds[SLOW] += send(fd[i], request + at, 1, MSG_NOSIGNAL | MSG_DONTWAIT) == 1;
 	return 0;
 }
 
@@ -111,8 +120,10 @@ static int lines_without_end(void *arg)
 		for (size_t sent = 0; fd >= 0 && sent < huge;) {
 			ssize_t n = send(fd, brackets + sent, huge - sent, MSG_NOSIGNAL);
 
-			if (n <= 0)
+			if (n <= 0) {
+				deeds[ENDLESS] += sent > 65536; /* it took more than a line, and had enough */
 				break;
+			}
 			sent += (size_t)n;
 		}
 		if (fd >= 0)
@@ -121,7 +132,7 @@ static int lines_without_end(void *arg)
 	return 0;
 }
 
-static void send_with_fds(int s, const char *bytes, size_t n, int n_fds)
+static bool send_with_fds(int s, const char *bytes, size_t n, int n_fds)
 {
 	int fds[4] = {0, 0, 0, 0};
 	union {
@@ -137,7 +148,7 @@ static void send_with_fds(int s, const char *bytes, size_t n, int n_fds)
 	control.header = (struct cmsghdr){
 		.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN((unsigned)n_fds * sizeof(int))};
 	memcpy(CMSG_DATA(&control.header), fds, (unsigned)n_fds * sizeof(int));
-	(void)!sendmsg(s, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
+	return sendmsg(s, &m, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)n;
 }
 
 /* An attach whose end never comes, one whose answer and descriptor nobody takes, and descriptors without a request. */
@@ -160,9 +171,9 @@ static int halves_of_an_attach(void *arg)
 			     "\"monotonic_ns\":%lld%09ld,\"boottime_ns\":%lld%09ld}}\n",
 			     (int)getpid(), (long long)mono.tv_sec, mono.tv_nsec, (long long)boot.tv_sec, boot.tv_nsec);
 		if (i % 3 == 1)
-			(void)!send(fd, line, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT);
+			deeds[HALVES] += send(fd, line, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT) == n;
 		else
-			send_with_fds(fd, line, (size_t)n / 2, i % 3 == 0 ? 1 : 4);
+			deeds[HALVES] += send_with_fds(fd, line, (size_t)n / 2, i % 3 == 0 ? 1 : 4);
 		if (i % 2)
 			nap_ms(2);
 		close(fd);
@@ -182,7 +193,7 @@ static int deafness(void *arg)
 	for (int i = 0; i < N_DEAF; i++) {
 		fd[i] = reach(i % 2 ? WIRE_LOOK : WIRE_ADMIN);
 		for (int n = 0; n < 20; n++)
-			(void)!send(fd[i], ask, sizeof(ask) - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+			deeds[DEAF] += send(fd[i], ask, sizeof(ask) - 1, MSG_NOSIGNAL | MSG_DONTWAIT) > 0;
 	}
 	for (;;)
 		pause();
@@ -205,7 +216,7 @@ static int floods(void *arg)
 	while (poll(p, N_FLOODS, 1000) >= 0)
 		for (int i = 0; i < N_FLOODS; i++) {
 			if (p[i].revents & POLLIN)
-				(void)!recv(p[i].fd, trash, sizeof(trash), MSG_DONTWAIT);
+				deeds[FLOODS] += recv(p[i].fd, trash, sizeof(trash), MSG_DONTWAIT) > 0;
 			/* a part of a request is as good as any: what comes behind it is refused, and answered */
 			if (p[i].revents & POLLOUT)
 				(void)!send(p[i].fd, all, size, MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -213,9 +224,8 @@ static int floods(void *arg)
 	return 0;
 }
 
-static int (*const bad[])(void *) = {silence,  a_byte_a_second, lines_without_end, halves_of_an_attach,
-				     deafness, floods};
-#define N_BAD (sizeof(bad) / sizeof(bad[0]))
+static int (*const bad[N_BAD])(void *) = {silence,  a_byte_a_second, lines_without_end, halves_of_an_attach,
+					  deafness, floods};
 
 /* What they take from the processors is not the daemon's doing: they get what is left. */
 static int be_bad(void *arg)
@@ -231,7 +241,7 @@ enum good { SETS, GETS, COMES, ATTACHES, N_GOOD };
 static const char *const good_names[N_GOOD] = {"set", "get", "connect and get", "attach and maintain"};
 struct latencies {
 	uint64_t us[N_GOOD][ROUNDS];
-	uint64_t p50[N_GOOD], p90[N_GOOD], p99[N_GOOD], most[N_GOOD];
+	uint64_t p50[N_GOOD], p99[N_GOOD], most[N_GOOD];
 };
 
 static int by_number(const void *a, const void *b)
@@ -278,20 +288,27 @@ static void measure(struct drain_place *p, struct latencies *l, const char *when
 	for (int g = 0; g < N_GOOD; g++) {
 		qsort(l->us[g], ROUNDS, sizeof(l->us[g][0]), by_number);
 		l->p50[g] = l->us[g][ROUNDS / 2];
-		l->p90[g] = l->us[g][ROUNDS * 90 / 100];
 		l->p99[g] = l->us[g][ROUNDS * 99 / 100];
 		l->most[g] = l->us[g][ROUNDS - 1];
-		printf("note: %s, %s: p50 %llu us, p90 %llu us, p99 %llu us, most %llu us\n", when, good_names[g],
-		       (unsigned long long)l->p50[g], (unsigned long long)l->p90[g], (unsigned long long)l->p99[g],
-		       (unsigned long long)l->most[g]);
+		printf("note: %s, %s: p50 %llu us, p99 %llu us, most %llu us\n", when, good_names[g],
+		       (unsigned long long)l->p50[g], (unsigned long long)l->p99[g], (unsigned long long)l->most[g]);
 	}
 	fflush(stdout);
+}
+
+static bool all_have_begun(void)
+{
+	for (int i = 0; i < N_BAD; i++)
+		if (deeds[i] == 0)
+			return false;
+	return true;
 }
 
 static void good_clients_are_served_beside_bad_peers(void **state)
 {
 	static struct latencies alone, beside;
 	struct drain_place *p = *state;
+	unsigned long before[N_BAD];
 	pid_t peers[N_BAD];
 
 	may_open(2048);
@@ -303,22 +320,27 @@ static void good_clients_are_served_beside_bad_peers(void **state)
 	for (uint64_t deadline = 0; drain_status(p, "connections") < 900;)
 		if (!within(&deadline))
 			fail_msg("only %d connections have come", (int)drain_status(p, "connections"));
+	for (uint64_t deadline = 0; !all_have_begun() && within(&deadline);)
+		;
 	nap_ms(SPARED_MS); /* until then nobody of them can be closed for us */
+	for (int i = 0; i < N_BAD; i++)
+		before[i] = deeds[i];
 	measure(p, &beside, "beside bad peers");
-	for (size_t i = 0; i < N_BAD; i++) {
+	for (int i = 0; i < N_BAD; i++) {
 		assert_int_equal(waitpid(peers[i], NULL, WNOHANG), 0); /* it was there until the end */
 		child_kill(&peers[i]);
+		printf("note: %s: %lu times, %lu of them meanwhile\n", bad_names[i], deeds[i], deeds[i] - before[i]);
+		if (deeds[i] == 0 || (deeds[i] == before[i] && i != SILENT && i != DEAF)) /* these have done it then */
+			fail_msg("%s: %lu times, %lu before", bad_names[i], deeds[i], before[i]);
 	}
 	for (int g = 0; g < N_GOOD; g++) {
 		/* A quiet machine gives all of them 5 ms at p99. What other work takes this process, or the daemon, off
-		 * its processor for (at a load of 33 on two: 140 ms at p99) is in no p50, and hardly in a p90. */
-		if (beside.p50[g] > 5000 || beside.p90[g] > 10 * alone.p90[g] + 20000 ||
-		    beside.p99[g] > 10 * alone.p99[g] + 200000)
-			fail_msg("%s beside bad peers: p50 %llu us, p90 %llu us, p99 %llu us; alone p90 %llu us, p99 "
-				 "%llu us",
-				 good_names[g], (unsigned long long)beside.p50[g], (unsigned long long)beside.p90[g],
-				 (unsigned long long)beside.p99[g], (unsigned long long)alone.p90[g],
-				 (unsigned long long)alone.p99[g]);
+		 * its processor for (at a load of 33 on two: 140 ms at p99; with a fifth of one: 80 ms at a time) is
+		 * hardly in a p50. */
+		if (beside.p50[g] > 10 * alone.p50[g] + 5000 || beside.p99[g] > alone.most[g] + 400000)
+			fail_msg("%s beside bad peers: p50 %llu us, p99 %llu us; alone p50 %llu us, most %llu us",
+				 good_names[g], (unsigned long long)beside.p50[g], (unsigned long long)beside.p99[g],
+				 (unsigned long long)alone.p50[g], (unsigned long long)alone.most[g]);
 	}
 	wire_do(&p->admin, "status", NULL);
 }
@@ -366,34 +388,35 @@ static void who_comes_gets_the_place_of_who_waits_for_nothing(void **state)
 
 static void who_waits_for_an_answer_keeps_the_place(void **state)
 {
-	enum { N = 1027 }; /* one user may have 1024, with p->admin, which waits for nothing */
+	enum { N = 1023 }; /* one user may have 1,024, with p->admin */
 	struct drain_place *p = *state;
-	struct wire *waiting = calloc(N, sizeof(*waiting)), w;
+	struct wire *waiting = calloc(N, sizeof(*waiting)), w, one_more;
 	struct berth_write one;
-	bool limited = false;
-	int n, completed = 0;
+	json_int_t before;
+	int completed = 0;
 
 	assert_non_null(waiting);
 	may_open(2048);
 	drain_prepare(p, "p", &one);
 	wire_open(&w, &p->d, WIRE_LOOK);
-	for (n = 0; n < N && !limited; n++) {
-		wire_open(&waiting[n], &p->d, WIRE_ADMIN);
-		/* it may be a while until it is accepted */
-		limited = n >= 1023 && !wire_silent(&waiting[n], 400);
-		if (!limited)
-			drain_send_complete(&waiting[n], "p", 120000);
+	wire_do(&w, "status", NULL);
+	before = drain_status(p, "connections");
+	for (int i = 0; i < N; i++) {
+		wire_open(&waiting[i], &p->d, WIRE_ADMIN);
+		drain_send_complete(&waiting[i], "p", 120000);
 	}
-	assert_true(limited);
-	n--; /* it was turned away */
-	answer_expect_refused(wire_message(&waiting[n]), "limit");
-	wire_close(&waiting[n]);
-	for (int i = 0; i < n; i++)
+	for (uint64_t deadline = 0; drain_status(p, "connections") < before + N;)
+		if (!within(&deadline))
+			fail_msg("only %d connections are there", (int)drain_status(p, "connections"));
+	wire_open(&one_more, &p->d, WIRE_ADMIN);
+	wire_expect_last(&one_more, "limit"); /* it was turned away */
+	wire_close(&one_more);
+	for (int i = 0; i < N; i++)
 		assert_true(is_open(&waiting[i]));
 	wire_do(&w, "status", NULL); /* berth.sock has places of its own */
 	wire_close(&w);
 	drain_end_write(p, &one, BERTH_DONE);
-	for (int i = 0; i < n; i++) { /* whose request was read first is not known */
+	for (int i = 0; i < N; i++) { /* whose request was read first is not known */
 		json_t *answer = wire_answer(&waiting[i]);
 
 		if (json_object_get(answer, "result")) {
@@ -410,6 +433,9 @@ static void who_waits_for_an_answer_keeps_the_place(void **state)
 
 int main(void)
 {
+	deeds = mmap(NULL, N_BAD * sizeof(*deeds), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (deeds == MAP_FAILED)
+		return 1;
 	const struct CMUnitTest tests[] = {
 		DRAIN_TEST(good_clients_are_served_beside_bad_peers, "memory"),
 		DRAIN_TEST(who_comes_gets_the_place_of_who_waits_for_nothing, "memory"),

@@ -43,6 +43,21 @@ static inline void fuzz_no_leak(void)
 	HOLDS(__lsan_do_recoverable_leak_check() == 0);
 }
 
+/* Where a target keeps files: a directory that goes with the process, also when that ends with a finding, after which none
+ * of its own code runs. */
+static inline const char *fuzz_home(void)
+{
+	static char home[] = "/dev/shm/berth-fuzz-XXXXXX", command[100];
+	static FILE *remover; /* its input ends when we do */
+
+	if (!remover) {
+		HOLDS(mkdtemp(home));
+		snprintf(command, sizeof(command), "trap '' HUP INT TERM; read nothing; rm -rf %s", home);
+		HOLDS((remover = popen(command, "we")));
+	}
+	return home;
+}
+
 /* The input, from its front. What is not there any more reads as zeros. */
 struct fuzz_input {
 	const unsigned char *at;

@@ -417,8 +417,8 @@ static void start(void)
 
 	json_object_seed(1);
 	log_open(LEVEL_ERROR);
-	strcpy(dir, "/dev/shm/berth-fuzz-XXXXXX");
-	HOLDS(mkdtemp(dir) && instance_open(dir, NULL, false, &instance, &r) == R_DONE);
+	snprintf(dir, sizeof(dir), "%s/i", fuzz_home());
+	HOLDS(mkdir(dir, 0700) == 0 && instance_open(dir, NULL, false, &instance, &r) == R_DONE);
 	instance.small_pages = true;
 	HOLDS(core_open(&instance, &options, &core, &r) == R_DONE);
 	root = table_shared(core_table(core)).root;

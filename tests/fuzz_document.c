@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * libFuzzer target for placement documents: any bytes, fed whole and in random cuts, get one and the same verdict; what
- * is accepted is JSON to another reader as well, and its staged form is whole. One thread; keeps nothing between runs.
+ * is accepted is JSON to another reader as well, its staged form is whole, and says of each partition, and of the
+ * default, what that reader finds there. One thread; keeps nothing between runs.
  */
 #include <jansson.h>
 #include <stdlib.h>
@@ -75,6 +76,44 @@ static void is_whole(struct document *d)
 	HOLDS(d->dflt == DOCUMENT_NO_PLACEMENT || d->dflt < d->n_placements);
 }
 
+static const char *id_of(void *arg, unsigned number)
+{
+	const struct document *d = arg;
+
+	return number >= 1 && number <= d->n_clusters ? d->clusters[number - 1].id : NULL;
+}
+
+/* The other reader's placement, with what may be left out. */
+static void same_placement(struct document *d, uint32_t number, json_t *says)
+{
+	const struct cluster_names names = {.id = id_of, .arg = d};
+	json_t *placement = placement_to_json(document_placement(d, number), &names), *plain = json_copy(says);
+	const char *mode = json_string_value(json_object_get(says, "mode"));
+
+	HOLDS(placement && json_is_object(plain) && mode);
+	if (json_array_size(json_object_get(plain, "inject")) == 0)
+		json_object_del(plain, "inject");
+	if (strcmp(mode, "shared-index") == 0 && !json_object_get(plain, "inject"))
+		json_object_set_new(plain, "inject",
+				    json_pack("[{s:s, s:{s:b}}]", "field", "_tenant", "value", "partition", 1));
+	HOLDS(json_equal(placement, plain));
+	json_decref(placement);
+	json_decref(plain);
+}
+
+static void says_the_same(struct document *d, json_t *json)
+{
+	json_t *partitions = json_object_get(json, "partitions");
+	size_t len;
+
+	HOLDS(json_object_size(partitions) == d->n_partitions);
+	for (uint32_t i = 0; i < d->n_partitions; i++)
+		same_placement(d, d->partitions[i].placement, json_object_get(partitions, document_key(d, i, &len)));
+	HOLDS((d->dflt != DOCUMENT_NO_PLACEMENT) == (json_object_get(json, "default") != NULL));
+	if (d->dflt != DOCUMENT_NO_PLACEMENT)
+		same_placement(d, d->dflt, json_object_get(json, "default"));
+}
+
 int LLVMFuzzerTestOneInput(const unsigned char *data, size_t size)
 {
 	const char *bytes = (const char *)data;
@@ -92,7 +131,8 @@ int LLVMFuzzerTestOneInput(const unsigned char *data, size_t size)
 	}
 	json_t *json = json_loadb(bytes, size, JSON_REJECT_DUPLICATES, &error);
 	HOLDS(json_is_object(json));
-	HOLDS(json_object_size(json_object_get(json, "partitions")) == whole->n_partitions);
+	says_the_same(whole, json);
+	says_the_same(cut, json);
 	json_decref(json);
 	is_whole(whole);
 	HOLDS(cut->n_partitions == whole->n_partitions && cut->n_placements == whole->n_placements);

@@ -342,8 +342,8 @@ int LLVMFuzzerTestOneInput(const unsigned char *data, size_t size)
 	if (!dir[0]) {
 		log_open(LEVEL_ERROR);
 		json_object_seed(1);
-		strcpy(dir, "/dev/shm/berth-fuzz-XXXXXX");
-		HOLDS(mkdtemp(dir));
+		snprintf(dir, sizeof(dir), "%s/i", fuzz_home());
+		HOLDS(mkdir(dir, 0700) == 0);
 		snprintf(path, sizeof(path), "sqlite:%s/db", dir);
 		snprintf(instance_path, sizeof(instance_path), "%s/instance", dir);
 		atexit(end);

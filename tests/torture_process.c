@@ -126,11 +126,15 @@ static bool live(struct t_own *own)
 	struct t_lane *me = t_main_lane(own);
 	uint64_t fault = mp_now_ms() + 300 + mp_random(&me->random) % 1500;
 	pid_t child = 0;
+	int status = 0;
 
 	while (!atomic_load(&t_shared->stop)) {
 		t_keep_up(own);
-		if (child > 0 && waitpid(child, NULL, WNOHANG) == child)
+		if (child > 0 && waitpid(child, &status, WNOHANG) == child) {
+			if (status != 0)
+				t_wrong("a forked child ended with wait status %#x", (unsigned)status);
 			child = 0;
+		}
 		if (atomic_load(&t_shared->quiet)) {
 			t_end_all(me, me);
 			atomic_store(&own->p->quiet, all_idle(own));
