@@ -27,20 +27,15 @@ struct registration {
 	char comm[16];
 };
 
-struct blocker {
-	uint64_t line;
-	uint32_t slot;
-};
-
 struct registry {
 	struct instance *instance;
 	const struct shm_root *root;
 	struct shm_ledger *ledger;
 	bool membarrier;
 	bool strange_pids; /* while it is opened: the rows' pids are of another namespace */
-	uint32_t n, end; /* registrations; above the highest slot that was ever in use */
+	uint32_t n, end;   /* registrations; above the highest slot that was ever in use */
 	struct registration *slots[SHM_LEDGER_ROWS];
-	struct blocker *blockers; /* lines that were in a section at the last look */
+	uint64_t *blockers; /* lines that were in a section at the last look */
 	size_t n_blockers, size_blockers;
 	struct registry_section *sections; /* for registry_walk */
 	size_t size_sections;

@@ -28,17 +28,17 @@ void registry_look(struct registry *r)
 				continue;
 			g->suspect = true;
 			if (r->n_blockers == r->size_blockers) {
-				size_t size = r->size_blockers ? r->size_blockers * 2 : 64;
-				struct blocker *bigger = realloc(r->blockers, size * sizeof *bigger);
+				size_t size = r->size_blockers * 2;
+				uint64_t *bigger = realloc(r->blockers, size * sizeof *bigger);
 
 				if (!bigger) { /* what cannot be noted holds everything back */
-					r->blockers[r->n_blockers - 1].line = UNNOTED;
+					r->blockers[r->n_blockers - 1] = UNNOTED;
 					continue;
 				}
 				r->blockers = bigger;
 				r->size_blockers = size;
 			}
-			r->blockers[r->n_blockers++] = (struct blocker){line, s};
+			r->blockers[r->n_blockers++] = line;
 		}
 	}
 }
@@ -48,7 +48,7 @@ uint64_t registry_lowest(const struct registry *r, uint32_t generation)
 	uint64_t lowest = UINT64_MAX;
 
 	for (size_t i = 0; i < r->n_blockers; i++) {
-		uint64_t line = r->blockers[i].line;
+		uint64_t line = r->blockers[i];
 
 		if (line == UNNOTED)
 			return 0;
