@@ -28,7 +28,7 @@ void registry_look(struct registry *r)
 				continue;
 			g->suspect = true;
 			if (r->n_blockers == r->size_blockers) {
-				size_t size = r->size_blockers * 2;
+				size_t size = r->size_blockers ? r->size_blockers * 2 : 64;
 				uint64_t *bigger = realloc(r->blockers, size * sizeof *bigger);
 
 				if (!bigger) { /* what cannot be noted holds everything back */
