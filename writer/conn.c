@@ -417,14 +417,14 @@ static void on_poll(uv_poll_t *poll, int status, int events)
 		conn_read(c);
 }
 
-void conn_open(struct server *s, int fd, bool admin, uid_t uid, pid_t pid)
+struct conn *conn_open(struct server *s, int fd, bool admin, uid_t uid, pid_t pid)
 {
 	struct conn *c = calloc(1, sizeof(*c));
 
 	if (!c || uv_poll_init(&s->loop, &c->poll, fd) != 0) {
 		close(fd);
 		free(c);
-		return;
+		return NULL;
 	}
 	c->server = s;
 	c->fd = fd;
@@ -437,8 +437,11 @@ void conn_open(struct server *s, int fd, bool admin, uid_t uid, pid_t pid)
 	c->events = UV_READABLE;
 	TAILQ_INSERT_TAIL(&s->conns, c, link);
 	s->n_conns++;
-	if (uv_poll_start(&c->poll, UV_READABLE, on_poll) != 0)
+	if (uv_poll_start(&c->poll, UV_READABLE, on_poll) != 0) {
 		conn_close(c);
+		return NULL;
+	}
+	return c;
 }
 
 bool conns_run_waiting(struct server *s)

@@ -81,7 +81,8 @@ void control_close(struct server *);
 void control_sweep(struct server *);
 
 /* ---- conn.c ---- */
-void conn_open(struct server *, int fd, bool admin, uid_t, pid_t); /* takes fd, closes it when it cannot serve */
+/* Takes fd. NULL: it cannot be served, and is closed. */
+struct conn *conn_open(struct server *, int fd, bool admin, uid_t, pid_t);
 void conn_close(struct conn *);
 /* Goes on with buffered requests, sends what there is to send, arms the poll. Whoever appended to conn.out from outside
  * of a request (a notification, a late answer) calls it afterwards. */
