@@ -277,7 +277,7 @@ demo: deps
 
 ## check: install, build, run all tests (before each commit)
 check: deps
-	$(Q)$(MAKE) --no-print-directory layers all $(TESTS)
+	$(Q)$(MAKE) --no-print-directory layers all $(TESTS) compiles
 	$(Q)BERTH_BUILD=$(BUILD) tests/run $(TESTS)
 
 # Tests that run the daemon take long under a sanitizer; PURE are those that do not.
@@ -478,6 +478,13 @@ layers:
 		for f in $$d/*.[ch]; do [ -e "$$f" ] || continue; \
 			sed -n 's|^# *include "\.\./\([a-z_]*\)/.*|\1|p' $$f | grep -vxE "$${may:-none}" | sed "s|^|$$f includes |" ; \
 		done; done | grep . && exit 1 || exit 0
+
+# What `check` does not build: the fuzzers, the long runs, the benchmark (of bench/peers the libraries may be missing).
+## compiles: fail when one of the sources of other targets does not compile
+.PHONY: compiles
+compiles: $(SKELETONS)
+	$(Q)printf '%s\n' $(wildcard tests/fuzz_*.c tests/torture_*.c tests/unit/*.c) $(call src,tests/e2e) $(call src,bench) \
+		$(call src,bench/bpf) | xargs -P 2 -n 8 clang -fsyntax-only -std=c11 $(CPPFLAGS) -DBERTH_TORTURE $(WARN) -I$(BUILD)/bpf
 
 ## clean: remove what was built
 clean:
