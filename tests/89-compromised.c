@@ -2,7 +2,10 @@
  * A compromised proxy lies about writes: what it can delay, how it is named, and that it hides nobody else's. Needs root.
  * What each content of a registration means is in 33-drain-lies.c, 81-spoiled.c and 81-garbage.c; rings are in
  * 57-cursors-faults.c. */
+#include <dirent.h>
+#include <fcntl.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -131,6 +134,81 @@ static void noise_in_its_leases_is_nobody_s_write(void **state)
 	liar_ends(pid);
 }
 
+/* ---- room ------------------------------------------------------------------------------------------------------- */
+
+#define TOO_MUCH (8u << 20)
+
+static int lengthens_its_registration(void *arg, int fd)
+{
+	struct stat st;
+
+	(void)arg;
+	LIAR_MUST(liar_attach(1, LIAR_LEASES));
+	LIAR_MUST(fstat(liar_file, &st) == 0 && fallocate(liar_file, 0, st.st_size, TOO_MUCH) == 0);
+	return liar_done(fd, 0);
+}
+
+static int takes_room_behind_the_end_of_its_registration(void *arg, int fd)
+{
+	struct stat st;
+
+	(void)arg;
+	LIAR_MUST(liar_attach(1, LIAR_LEASES));
+	LIAR_MUST(fstat(liar_file, &st) == 0);
+	LIAR_MUST(fallocate(liar_file, FALLOC_FL_KEEP_SIZE, st.st_size, TOO_MUCH) == 0);
+	return liar_done(fd, 0);
+}
+
+static uint64_t bytes_of_registrations(bool *longer)
+{
+	uint64_t sum = 0;
+	struct dirent *e;
+	struct stat st;
+	DIR *readers;
+	int dir;
+
+	*longer = false;
+	assert_int_equal(seg_dir_open(place->dir, &dir, NULL), BERTH_OK);
+	readers = fdopendir(openat(dir, "readers", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+	assert_non_null(readers);
+	while ((e = readdir(readers)) != NULL) {
+		if (e->d_name[0] == '.')
+			continue;
+		assert_int_equal(fstatat(dirfd(readers), e->d_name, &st, AT_SYMLINK_NOFOLLOW), 0);
+		sum += (uint64_t)st.st_blocks * 512;
+		*longer |= st.st_size > (off_t)TOO_MUCH;
+	}
+	closedir(readers);
+	close(dir);
+	return sum;
+}
+
+static void what_it_lets_its_registration_grow_by_is_cut_off_and_it_is_named(void **state)
+{
+	int (*const worst[])(void *, int) = {lengthens_its_registration, takes_room_behind_the_end_of_its_registration};
+	char said[64];
+	bool longer;
+
+	(void)state;
+	NEEDS_USERS();
+	for (unsigned i = 0; i < 2; i++) {
+		uint64_t until;
+		pid_t pid;
+
+		pid = liar_start(worst[i], MEMBER);
+		for (until = test_now_ms() + child_patience(10000);
+		     bytes_of_registrations(&longer) > TOO_MUCH || longer;) {
+			assert_true(test_now_ms() < until);
+			usleep(20000);
+		}
+		snprintf(said, sizeof said, "pid=%d uid=%u bytes=", (int)pid, MEMBER);
+		daemon_expect_log(place, "event=registration-grown");
+		daemon_expect_log(place, said);
+		everybody_else_is_whole();
+		liar_ends(pid);
+	}
+}
+
 #define BARRIER_MS 2000
 
 static int setup_with_a_short_barrier(void **state)
@@ -243,6 +321,7 @@ int main(void)
 		LIAR_TEST(a_write_that_is_only_claimed_delays_its_partition_and_names_the_process),
 		LIAR_TEST(who_hides_its_write_hides_nobody_else_s),
 		LIAR_TEST(noise_in_its_leases_is_nobody_s_write),
+		LIAR_TEST(what_it_lets_its_registration_grow_by_is_cut_off_and_it_is_named),
 		SHORT_TEST(who_says_that_it_may_have_written_anywhere_delays_everybody_by_a_barrier_and_is_named),
 		SHORT_TEST(who_says_that_it_writes_without_leases_makes_each_migration_wait_the_barrier_and_is_named),
 		LIAR_TEST(it_can_release_and_pin_any_tenant_s_cursor),

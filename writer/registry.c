@@ -32,7 +32,7 @@ static struct shm_ledger_row *row_of(const struct registry *r, uint32_t slot)
 	return &ledger_rows(r->ledger)[slot];
 }
 
-static void slot_name(uint32_t slot, char name[16])
+void registration_name(uint32_t slot, char name[16])
 {
 	snprintf(name, 16, "%u", slot);
 }
@@ -107,7 +107,7 @@ bool registration_bury(struct registry *r, struct registration *g)
 	if (!registration_let_go(r, g)) /* P1 of registry_rings.c: first */
 		return false;
 	registration_save_leases(r, g); /* L1 of registry_leases.c: before the file goes */
-	slot_name(g->slot, name);
+	registration_name(g->slot, name);
 	unlinkat(r->instance->readers_fd, name, 0);
 	CRASH_POINT(registration_unlinked);
 	row_clear(row_of(r, g->slot));
@@ -179,7 +179,7 @@ static enum refusal_code adopt(struct registry *r, uint32_t slot, struct refusal
 
 	if (!g)
 		return refuse(why, R_FULL, "out of memory: give the daemon more");
-	slot_name(slot, name);
+	registration_name(slot, name);
 	g->slot = slot;
 	g->pidfd = -1;
 	g->handed_over = true;
@@ -374,7 +374,7 @@ static enum refusal_code make_file(struct registry *r, struct registration *g, i
 	struct shm_registration *h;
 	char name[16];
 
-	slot_name(g->slot, name);
+	registration_name(g->slot, name);
 	unlinkat(r->instance->readers_fd, name, 0);
 	CRASH_POINT(registration_cleared);
 	*fd = openat(r->instance->readers_fd, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);

@@ -50,6 +50,8 @@ void registry_rings_walk(const struct registry *, void (*)(void *arg, const stru
  * nobody looks at its rings any more, false: ask again soon. A registration with rings is not removed before, and none is
  * while let_go is NULL, as it is until this is called. */
 void registry_set_rings(struct registry *, bool (*let_go)(void *arg, uint32_t slot), void *arg);
+/* Cuts off what processes have made their registrations longer by; of each the log says so once. Every second. */
+void registry_trim(struct registry *);
 /* Its socket was closed: look soon whether it is dead. */
 void registry_hint(struct registry *, uint32_t slot, uint64_t attach);
 
@@ -87,8 +89,7 @@ struct registry_row {
 int registry_walk(struct registry *, int (*)(void *arg, const struct registry_row *), void *arg);
 /* What packet programs have under way, as a row whose other fields are empty; unbracketed: one of them admits writes
  * without leases. False when there is no mirror. What it points to is valid until the next row of anybody. */
-bool registry_packets(struct registry *, const struct mirror *, const struct mirror_past *pasts,
-		      struct registry_row *);
+bool registry_packets(struct registry *, const struct mirror *, const struct mirror_past *pasts, struct registry_row *);
 uint32_t registry_count(const struct registry *);
 /* Is a process attached that may write without leases? The first of them. */
 bool registry_unbracketed(const struct registry *, uint32_t pids[], unsigned room, unsigned *n_pids);

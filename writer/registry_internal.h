@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * What registry.c (who is there: files, rows, attaching, proof of death), registry_look.c (what they are in: section
- * lines), registry_leases.c (which writes they have under way), registry_rings.c (their pin rings) and drain.c share. Control thread only. */
+ * lines), registry_leases.c (which writes they have under way), registry_rings.c (their pin rings), registry_trim.c (what they
+ * let grow) and drain.c share. Control thread only. */
 #ifndef BERTH_WRITER_REGISTRY_INTERNAL_H
 #define BERTH_WRITER_REGISTRY_INTERNAL_H
 
@@ -22,6 +23,7 @@ struct registration {
 	enum shm_writes writes;
 	bool fences, connected, suspect, hinted;
 	bool handed_over;    /* its process has had it */
+	bool trimmed;        /* registry_trim.c has said so */
 	uint64_t hint_ms;    /* when to look at a hinted one */
 	uint64_t checked_ms; /* when a drain last looked whether its process is dead; the kernel's clock */
 	char comm[16];
@@ -109,6 +111,8 @@ static inline struct lease_array lease_array_of(const struct registration *g, ui
 				    .pid = (uint32_t)g->pid};
 }
 
+/* Of its file in readers/. */
+void registration_name(uint32_t slot, char name[16]);
 /* R1 of registry.c: is its process proved dead? */
 bool registration_dead(const struct registration *);
 /* Its rings are let go (registry_rings.c, P1), its leases are saved (registry_leases.c, L1), then file, row and memory go.

@@ -133,6 +133,7 @@ static void on_second(uv_timer_t *timer)
 	struct server *s = timer->data;
 
 	table_heartbeat(core_table(s->core));
+	registry_trim(table_registry(core_table(s->core)));
 	server_tell_ready(s);
 	control_sweep(s);
 	pinning_again(s);
