@@ -68,6 +68,7 @@ static void a_reattached_process_has_a_bell_again(void **state)
 {
 	struct pin_place *p = *state;
 	struct player q;
+	unsigned late = 0;
 
 	player_attach(&q, p, 1);
 	daemon_kill(&p->d);
@@ -88,8 +89,9 @@ static void a_reattached_process_has_a_bell_again(void **state)
 		began = test_now_ms();
 		player_ring_bell(&q);
 		assert_int_equal(player_await(&q, 0, i + 1), SHM_PIN_OK);
-		assert_true(test_now_ms() - began < child_patience(700)); /* a sleep takes a second */
+		late += test_now_ms() - began >= child_patience(700); /* a sleep takes a second */
 	}
+	assert_in_range(late, 0, 2); /* the machine's; without a bell nearly all are */
 	player_die(&q);
 }
 

@@ -203,6 +203,7 @@ static void a_full_ring_says_so_and_loses_nothing(void **state)
 static void a_doorbell_wakes_the_daemon(void **state)
 {
 	struct pin_place *p = *state;
+	unsigned late = 0;
 
 	pin_attach(p);
 	for (unsigned i = 0; i < 50; i++) {
@@ -211,8 +212,9 @@ static void a_doorbell_wakes_the_daemon(void **state)
 		pin_await_status(p, "sleeping", 1);
 		began = test_now_ms();
 		assert_int_equal(pin_one(p, "scroll", i, "acme", 1, 0), BERTH_OK);
-		assert_true(test_now_ms() - began < child_patience(700)); /* a sleep takes a second */
+		late += test_now_ms() - began >= child_patience(700); /* a sleep takes a second */
 	}
+	assert_in_range(late, 0, 5); /* the machine's; without a bell nearly all are */
 }
 
 static void pause_ns(uint64_t ns)
