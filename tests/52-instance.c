@@ -58,6 +58,7 @@ static void take_over(struct daemon *d, bool stopped)
 {
 	pid_t first = d->pid;
 	int pidfd = d->pidfd, status;
+	char said[48];
 
 	if (stopped)
 		daemon_signal(d, SIGSTOP);
@@ -66,6 +67,8 @@ static void take_over(struct daemon *d, bool stopped)
 	assert_int_equal(waitpid(first, &status, 0), first);
 	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 	close(pidfd);
+	snprintf(said, sizeof(said), "event=taken-over pid=%d", first);
+	daemon_expect_log(d, said);
 	expect_serving(d);
 	assert_int_equal(daemon_stop(d), 0);
 }
@@ -397,9 +400,13 @@ static void options_are_checked(void **state)
 	assert_int_equal(run_with(d, "--barrier-ms", "99999999999999999999"), 2);
 	assert_int_equal(run_with(d, "--log-level", "loud"), 2);
 	assert_int_equal(run_with(d, "--instance", "x"), 2); /* beside --dir */
+	assert_int_equal(run_with(d, "--store", "sqlite"), 2);
+	assert_int_equal(run_with(d, "--http", "localhost:80"), 2);
 	assert_int_equal(run_with(d, "word", NULL), 2);
-	assert_int_equal(run_with(d, "--store", "nowhere:x"), 1);
-	assert_int_equal(run_with(d, "--http", "localhost"), 1);
+	assert_int_equal(run_with(d, "--store", "nowhere:x"), 2);
+	assert_int_equal(run_with(d, "--http", "localhost"), 2);
+	assert_int_equal(run_with(d, "--table-dir", d->home), 1);
+	daemon_expect_log(d, "start without it");
 	assert_int_equal(run_with(d, "--help", NULL), 0);
 	assert_int_equal(run_with(d, "--version", NULL), 0);
 	daemon_start(d, "--barrier-ms", "123", NULL);

@@ -357,6 +357,8 @@ static void the_document_is_applied_before_ready_and_again_at_sighup(void **stat
 static void a_document_that_is_refused_does_not_keep_it_from_starting(void **state)
 {
 	struct daemon *d = *state;
+	uint64_t deadline = 0;
+	struct wire look;
 	char path[128];
 
 	assert_int_equal(daemon_stop(d), 0);
@@ -369,6 +371,11 @@ static void a_document_that_is_refused_does_not_keep_it_from_starting(void **sta
 	daemon_expect_log(d, "/nonexistent/doc.json");
 	daemon_signal(d, SIGHUP);
 	assert_int_equal(partitions(d), 0);
+	wire_open(&look, d, WIRE_LOOK);
+	while (within(&deadline) && count(&look, "documents_refused") != 2)
+		;
+	assert_int_equal(count(&look, "documents"), 2); /* refused or not */
+	wire_close(&look);
 }
 
 #define ON_BOTH(test) DAEMON_TEST(test, "memory"), DAEMON_TEST(test, "sqlite")

@@ -178,35 +178,55 @@ void http_publish(struct server *s)
 	s->published_changes = core_changes(s->core);
 }
 
-/* ADDR:PORT to a listening socket; the port that it got is put into *port. */
-static int listen_at(const char *address, unsigned *port, struct refusal *r)
+/* ADDR:PORT, to be freed by the caller; NULL with *r filled. */
+static struct addrinfo *address_of(const char *text, struct refusal *r)
 {
 	struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE, .ai_socktype = SOCK_STREAM};
 	struct addrinfo *found = NULL;
-	const char *colon = strrchr(address, ':');
+	const char *colon = strrchr(text, ':'), *from = text;
+	char host[64] = "127.0.0.1";
+	size_t n = colon ? (size_t)(colon - text) : 0;
+
+	if (n > 1 && from[0] == '[' && from[n - 1] == ']') {
+		from++;
+		n -= 2;
+	}
+	if (colon && n > 0 && n < sizeof(host)) {
+		memcpy(host, from, n);
+		host[n] = '\0';
+	}
+	if (!colon || n >= sizeof(host) || !colon[1] || getaddrinfo(host, colon + 1, &hints, &found) != 0) {
+		refuse(r, R_INVALID, "--http %.100s: give ADDR:PORT, [ADDR6]:PORT or :PORT, in numbers", text);
+		return NULL;
+	}
+	return found;
+}
+
+enum refusal_code http_check(const char *address, struct refusal *r)
+{
+	struct addrinfo *found = address_of(address, r);
+
+	if (!found)
+		return r->code;
+	freeaddrinfo(found);
+	return R_DONE;
+}
+
+/* A listening socket; the port that it got is put into *port. */
+static int listen_at(const char *address, unsigned *port, struct refusal *r)
+{
+	struct addrinfo *found = address_of(address, r);
 	union {
 		struct sockaddr any;
 		struct sockaddr_in v4;
 		struct sockaddr_in6 v6;
 	} bound = {.v6 = {0}};
 	socklen_t len = sizeof(bound);
-	char host[64] = "127.0.0.1";
-	size_t n = colon ? (size_t)(colon - address) : 0;
 	const int on = 1;
 	int fd;
 
-	if (n > 1 && address[0] == '[' && address[n - 1] == ']') {
-		address++;
-		n -= 2;
-	}
-	if (colon && n > 0 && n < sizeof(host)) {
-		memcpy(host, address, n);
-		host[n] = '\0';
-	}
-	if (!colon || n >= sizeof(host) || !colon[1] || getaddrinfo(host, colon + 1, &hints, &found) != 0) {
-		refuse(r, R_INVALID, "--http %.100s: give ADDR:PORT, [ADDR6]:PORT or :PORT, in numbers", address);
+	if (!found)
 		return -1;
-	}
 	fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0 ||
 	    bind(fd, found->ai_addr, found->ai_addrlen) != 0 || listen(fd, 64) != 0 ||

@@ -7,6 +7,8 @@
 
 #include "server.h"
 
+/* Is it an address? R_INVALID when not. */
+enum refusal_code http_check(const char *address, struct refusal *);
 /* address: ADDR:PORT, [ADDR6]:PORT or :PORT (loopback); port 0: any free one, told in the log. R_INVALID, R_BACKEND. */
 enum refusal_code http_open(struct server *, const char *address, struct refusal *);
 /* Makes the present numbers the ones that are served. Control thread. Does nothing when HTTP is off. */

@@ -143,8 +143,14 @@ static enum refusal_code tables_make(struct instance *in, const char *table_dir,
 		if (n < 0 && symlinkat(table_dir, in->dir_fd, SEG_TABLES) != 0 &&
 		    (errno != EEXIST || unlinkat(in->dir_fd, SEG_TABLES, AT_REMOVEDIR) != 0 ||
 		     symlinkat(table_dir, in->dir_fd, SEG_TABLES) != 0))
-			return refuse(r, R_INVALID, "--table-dir %s: linking it from %s/" SEG_TABLES ": %s", table_dir,
-				      in->path, strerror(errno));
+			return errno == ENOTEMPTY
+				       ? refuse(r, R_INVALID,
+						"--table-dir %s: the tables of %s lie in %s/" SEG_TABLES
+						": start without it, or stop all that uses them and remove that "
+						"directory",
+						table_dir, in->path, in->path)
+				       : refuse(r, R_INVALID, "--table-dir %s: linking it from %s/" SEG_TABLES ": %s",
+						table_dir, in->path, strerror(errno));
 	} else {
 		if (n >= 0) {
 			old[n] = '\0';

@@ -399,6 +399,7 @@ void load_document(struct server *s)
 		load_begin(s, fd, &options, who, &l, &r);
 	if (r.code == R_DONE)
 		return;
+	s->n_loads++;
 	s->n_loads_refused++;
 	log_event(LEVEL_ERROR, "document-refused", LOG_S("who", who), LOG_S("code", refusal_name(r.code)),
 		  LOG_S("message", r.message));

@@ -26,6 +26,7 @@
 
 #include "../shm/crash_point.h"
 #include "../shm/segment.h"
+#include "log.h"
 
 struct holder {
 	pid_t pid; /* 0: not known */
@@ -210,6 +211,8 @@ static enum refusal_code lock_takeover(int dir_fd, const char *dir, int fd, stru
 			break;
 		if (lock_try(fd)) {
 			close(pidfd);
+			log_event(LEVEL_INFO, "taken-over", LOG_N("pid", h.pid),
+				  LOG_S("message", "the writer that served this instance was killed"));
 			return R_DONE;
 		}
 		nanosleep(&nap, NULL); /* dead, but its descriptors are still being closed */

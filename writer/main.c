@@ -24,6 +24,7 @@
 #include "log.h"
 #include "notify.h"
 #include "pinning.h"
+#include "store.h"
 #include "watch.h"
 
 #define STUCK_MS 2000u /* at the stop, for a worker thread that reads from a dead file system */
@@ -127,6 +128,15 @@ static int serve(struct server *s, struct refusal *r)
 	return code != R_DONE;
 }
 
+/* What stands in options and only others can read. */
+static bool options_fit(const struct options *o, struct refusal *r)
+{
+	const struct store_ops *ops;
+	const char *argument;
+
+	return store_find(o->store, &ops, &argument, r) == R_DONE && (!o->http || http_check(o->http, r) == R_DONE);
+}
+
 int main(int argc, char **argv)
 {
 	static struct options options;
@@ -142,6 +152,10 @@ int main(int argc, char **argv)
 		else
 			puts("berthd " BERTH_VERSION);
 		return fflush(stdout) != 0;
+	}
+	if (!options_fit(&options, &r)) {
+		fprintf(stderr, "berthd: %s\n", r.message);
+		return 2;
 	}
 	crash_points_open();
 	log_open(options.log_level);
