@@ -3,11 +3,14 @@
  * it has to wait for. The reader's own thread begins; any thread ends. Hot: whatever changes here is measured.
  *
  *   word (refused: no slot is taken) -> slot: state, hash -> fence -> word and termgen again -> admitted, or slot cleared
+ *   no entry: the default's word -> slot: state, hash -> fence -> all of it again -> admitted, or slot cleared
  *
  * G1 The lease is stored before the loads that admit (still_true, after section_fence): a writer that has stored a cutover
  *    and issued its membarrier either finds the lease, or its word was seen here. (shm/lease.h, G1; model: lease.pml)
  * G2 An admitted write's word was unchanged, and its table the one in force, after the lease was there (decide.h, G1).
- *    When that fails the decision is made again with the lease kept.
+ *    When that fails the decision is made again with the lease kept. What the default answers rests on the miss too, which
+ *    no word tells: the partition may have got an entry since, and have been cut over. So it is looked for again after the
+ *    lease.
  * G3 The lease is cleared after everything that the write did before berth_write_end (release), and is the last that is
  *    touched of its pool (lease.c, L2).
  * G4 What is refused holds nothing. */
@@ -90,6 +93,8 @@ static int begin_in(struct berth_reader *r, const void *key, size_t len, uint64_
 	int rc = BERTH_E_AGAIN;
 
 	for (unsigned i = 0; i < ATTEMPTS; i++) {
+		bool leased = held != LEASE_NO_SLOT; /* before this decision */
+
 		rc = decide(r, key, len, hash, d);
 		if (rc == BERTH_OK)
 			rc = epoch_word(d->word, epoch);
@@ -103,7 +108,7 @@ static int begin_in(struct berth_reader *r, const void *key, size_t len, uint64_
 				return NO_SLOT;
 			hold(r, held, hash, coarse_ms());
 		}
-		if (still_true(r, d, d->word))
+		if ((leased || !d->is_default) && still_true(r, d, d->word))
 			break; /* G2 */
 		rc = BERTH_E_AGAIN;
 	}

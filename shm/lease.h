@@ -11,7 +11,8 @@
  *
  * G1 A write that the gate admitted is seen by every look that begins after the membarrier of the cutover: the lease is
  *    stored before the word is loaded (section_fence between them), so either the look finds the lease, or the load finds
- *    the cutover and the lease is taken back.
+ *    the cutover and the lease is taken back. Where the default answers, the word is the one that is not there: the
+ *    partition is looked for after the lease.
  * G2 A slot is cleared after the last access that the lease stands for (release), and looked at with acquire: a look that
  *    finds it clear of a partition comes after the end of that write.
  * G3 `high` is stored before a slot above it is, so a look at the slots below the `high` that it loaded after its barrier
