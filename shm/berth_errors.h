@@ -26,8 +26,10 @@
 	X(BERTH_E_ABI, -15, 500, \
 	  "the instance was made by a berth of another layout: use the libberth that came with its berthd") \
 	X(BERTH_E_UNSAFE, -16, 500, \
-	  "the instance directory or a file in it has an owner or a mode that would let others route your writes") \
-	X(BERTH_E_PERMISSION, -17, 500, "not permitted: be a member of group berth") \
+	  "not safe: the instance must be a directory, no symbolic link, of plain files, all owned by root, user " \
+	  "berth or this user, and nobody else may write to them") \
+	X(BERTH_E_PERMISSION, -17, 500, \
+	  "not permitted: be a member of the group of the instance's directory, usually berth") \
 	X(BERTH_E_CLOCK, -18, 500, "this process lives in another time namespace than the writer") \
 	X(BERTH_E_PROTOCOL, -19, 500, "the writer gave an answer that this library does not understand") \
 	X(BERTH_E_REFUSED, -20, 500, "the writer refused to attach this process") \

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * `berth` against a real daemon: exit codes, JSON forms, every command. */
+ * `berth` against a real daemon: exit codes, JSON forms, every command. The command line itself is in 60-tool-line.c. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,157 +21,6 @@ static void two_clusters(const struct daemon *d)
 static const char *field(const json_t *lines, size_t i, const char *name)
 {
 	return text_of(json_array_get(lines, i), name);
-}
-
-/* ---- the command line ---- */
-
-static void wrong_lines_are_usage_errors(void **state)
-{
-	static const char *const lines[][6] = {
-		{NULL},
-		{"frobnicate", NULL},
-		{"cluster", NULL},
-		{"cluster", "frob", NULL},
-		{"migrate", "begin", "p", NULL},
-		{"set", "p", NULL},
-		{"set", "p", "--mode", NULL},
-		{"get", NULL},
-		{"get", "a", "b", NULL},
-		{"load", NULL},
-		{"list", "--frob", NULL},
-		{"list", "-x", NULL},
-		{"list", "--force", NULL},
-		{"list", "--json=yes", NULL},
-		{"list", "--dir", "a", "--instance", "b", NULL},
-		{"list", "--instance", "a/b", NULL},
-		{"history", "--limit", "many", NULL},
-		{"history", "--limit", "0", NULL},
-		{"cluster", "set", "c1", NULL},
-		{"migrate", "run", "p", "--to", NULL},
-		{"remove", "a", "b", "c", "d", NULL},
-	};
-
-	(void)state;
-	for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
-		const char *const *l = lines[i];
-		struct cli c;
-
-		cli_run(&c, NULL, l[0], l[1], l[2], l[3], l[4], l[5]);
-		cli_check(&c, 2, NULL, "usage: berth");
-		assert_string_equal(c.out, "");
-		cli_free(&c);
-	}
-}
-
-/* The commands that help lists, as lines of `name`; and a callback for each. */
-static void each_command(void (*each)(const char *name))
-{
-	struct cli c;
-	char *save, *at;
-
-	cli_run(&c, NULL, "--help");
-	cli_check(&c, 0, "exit codes:", NULL);
-	at = strstr(c.out, "\ncommands");
-	assert_non_null(at);
-	unsigned n = 0;
-	for (char *line = strtok_r(at + 1, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
-		char name[64] = "", *end;
-
-		if (strncmp(line, "with every", 10) == 0)
-			break;
-		if (strncmp(line, "  ", 2) != 0)
-			continue;
-		end = strstr(line + 2, "  ");
-		snprintf(name, sizeof(name), "%.*s", end ? (int)(end - line - 2) : 60, line + 2);
-		for (char *p = name; *p; p++) /* without the operand */
-			if (*p == ' ' && (p[1] == '[' || (p[1] >= 'A' && p[1] <= 'Z')))
-				*p = '\0';
-		n++;
-		each(name);
-	}
-	assert_true(n > 20);
-	cli_free(&c);
-}
-
-static struct cli completion, man;
-
-static void has_help_man_and_completion(const char *name)
-{
-	char first[32] = "", second[32] = "", script[512];
-	struct cli help;
-	int words = sscanf(name, "%31s %31s", first, second);
-
-	cli_run(&help, NULL, first, words > 1 ? second : "-h", words > 1 ? "-h" : NULL);
-	cli_check(&help, 0, "example:\n  berth ", NULL);
-	snprintf(script, sizeof(script), "berth %s", name);
-	if (!strstr(help.out, script))
-		fail_msg("the help of %s does not show it:\n%s", name, help.out);
-
-	/* What bash offers after the command is what its help lists. */
-	char *list = strdup(help.out), *save;
-	snprintf(script, sizeof(script), "\"%s\") options=\"", name);
-	char *row = strstr(completion.out, script);
-	if (!row)
-		fail_msg("no completion for %s", name);
-	char *offered = strndup(row, strcspn(row, "\n"));
-	for (char *line = strtok_r(list, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
-		char option[32];
-
-		if (sscanf(line, "  --%28s", option) != 1)
-			continue;
-		snprintf(script, sizeof(script), "--%s ", option);
-		if (!strstr(offered, script))
-			fail_msg("completion of %s lacks %s", name, script);
-	}
-	free(list);
-	free(offered);
-	snprintf(script, sizeof(script), ".SS %s\n", name);
-	if (!strstr(man.out, script))
-		fail_msg("the man page lacks %s", name);
-	cli_free(&help);
-}
-
-static void help_man_and_completion_are_in_sync_with_the_table(void **state)
-{
-	(void)state;
-	cli_run(&completion, NULL, "completion");
-	cli_run(&man, NULL, "man");
-	cli_check(&completion, 0, "complete -F _berth berth", NULL);
-	cli_check(&man, 0, ".TH BERTH 1", NULL);
-	each_command(has_help_man_and_completion);
-	cli_free(&completion);
-	cli_free(&man);
-}
-
-static void bash_completes_with_it(void **state)
-{
-	char script[1200], line[512];
-	FILE *f;
-
-	(void)state;
-	snprintf(script, sizeof(script),
-		 "bash -c 'eval \"$(%s completion)\"; r() { COMP_WORDS=(\"$@\"); COMP_CWORD=$((${#COMP_WORDS[@]} - "
-		 "1)); _berth; "
-		 "echo ${COMPREPLY[@]}; }; r berth mig; r berth migrate c; r berth --dir /tmp set p --mo; r berth set "
-		 "p --mode s' "
-		 "2>&1",
-		 daemon_program("berth"));
-	f = popen(script, "r");
-	assert_non_null(f);
-	assert_non_null(fgets(line, sizeof(line), f));
-	if (strstr(line, "not found")) {
-		pclose(f);
-		printf("SKIP: no bash\n");
-		skip();
-	}
-	assert_string_equal(line, "migrate\n");
-	assert_non_null(fgets(line, sizeof(line), f));
-	assert_string_equal(line, "cutover complete\n");
-	assert_non_null(fgets(line, sizeof(line), f));
-	assert_string_equal(line, "--mode\n");
-	assert_non_null(fgets(line, sizeof(line), f));
-	assert_string_equal(line, "shared-index\n");
-	assert_int_equal(pclose(f), 0);
 }
 
 static void an_instance_that_is_not_there_cannot_be_reached(void **state)
@@ -244,6 +93,7 @@ static void placements_are_made_and_shown(void **state)
 	json_decref(lines);
 	cli_run(&c, d, "status");
 	cli_check(&c, 0, "partitions", NULL);
+	cli_check(&c, 0, "documents applied or refused ", NULL);
 	cli_free(&c);
 	cli_expect(0, d, "verify");
 }
@@ -256,6 +106,10 @@ static void the_default_answers_for_the_rest(void **state)
 
 	two_clusters(d);
 	json_decref(cli_refused("unknown-partition", d, "get", "acme"));
+	cli_run(&c, d, "history", "acme");
+	cli_check(&c, 0, "no change is recorded", NULL);
+	assert_null(strstr(c.out, "EPOCH"));
+	cli_free(&c);
 	cli_expect(0, d, "default", "set", "--cluster", "c1", SHARED);
 	lines = cli_json(0, d, "get", "acme");
 	assert_true(is_true(json_array_get(lines, 0), "is_default"));
@@ -285,7 +139,6 @@ static void a_refusal_is_told_on_stderr_or_as_json(void **state)
 	assert_true(strlen(text_of(error, "path")) > 0);
 	json_decref(error);
 	json_decref(cli_refused("invalid", d, "set", "a\xff", "--mode", "dedicated-cluster", "--cluster", "c1"));
-	json_decref(cli_refused("invalid", d, "get", ""));
 	/* A partition that looks like an option. */
 	two_clusters(d);
 	cli_expect(0, d, "set", "--mode=dedicated-cluster", "--cluster=c1", "--", "--json");
@@ -330,6 +183,7 @@ static void a_document_comes_through_a_pipe_and_leaves_commands_alone(void **sta
 		     "{\"partitions\":{\"a\":{\"mode\":\"dedicated-index\",\"cluster\":\"c1\",\"index\":\"other\"}}}",
 		     d, "load", "-");
 	cli_check(&c, 0, "left alone: a", NULL);
+	assert_non_null(strstr(c.out, "applies a document there too\n")); /* it has no version */
 	cli_free(&c);
 	cli_run_with(&c,
 		     "{\"partitions\":{\"a\":{\"mode\":\"dedicated-index\",\"cluster\":\"c1\",\"index\":\"other\"}}}",
@@ -424,6 +278,7 @@ static void watch_prints_each_change(void **state)
 	cli_expect(0, d, "set", "acme", "--cluster", "c1", SHARED);
 	cli_expect_out(&human, "epoch 1  set acme  settled at c1 (shared-index, shared)");
 	cli_expect_out(&json, "\"key\":\"acme\"");
+	cli_expect_out(&json, "\"at_ms\":");
 	daemon_kill(d);
 	cli_wait(&human);
 	cli_check(&human, 3, NULL, "berth history");
@@ -488,9 +343,6 @@ static void a_long_path_is_no_obstacle(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(wrong_lines_are_usage_errors),
-		cmocka_unit_test(help_man_and_completion_are_in_sync_with_the_table),
-		cmocka_unit_test(bash_completes_with_it),
 		cmocka_unit_test(an_instance_that_is_not_there_cannot_be_reached),
 		DAEMON_TEST(placements_are_made_and_shown, "sqlite"),
 		DAEMON_TEST(the_default_answers_for_the_rest, "memory"),

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * `berth migrate run` against a real daemon: a whole migration, and everything that may go wrong in one. A reader that
- * writes without leases is attached, so that each cutover waits the barrier; 62-tool-drain.c has those with leases. */
+ * writes without leases is attached, so that each cutover waits the barrier; 62-tool-drain.c has those with leases,
+ * 62-tool-run-stands.c and 62-tool-run-lost.c runs that end while the migration stands. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -137,7 +138,7 @@ static void a_blackout_that_lasts_too_long_undoes_it(void **state)
 
 static void signals_undo_it(void **state)
 {
-	static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+	static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP};
 	struct daemon *d = *state;
 	struct cli c;
 	char path[128], command[256];
@@ -147,6 +148,7 @@ static void signals_undo_it(void **state)
 	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) { /* while the barrier is waited for */
 		cli_start(&c, d, "migrate", "run", "acme", "--to", "c2");
 		cli_expect_err(&c, "waiting: ");
+		kill(c.pid, SIGTTOU); /* the terminal is another job's: it goes on */
 		kill(c.pid, signals[i]);
 		cli_wait(&c);
 		cli_check(&c, 130, NULL, "interrupted. The migration is undone, c1 keeps the partition");
@@ -210,7 +212,7 @@ static void whoever_meddles_is_left_alone(void **state)
 	cli_expect(0, d, "migrate", "abort", "acme");
 	cli_expect(0, d, "migrate", "begin", "acme", "--to", "c2");
 	cli_wait(&c);
-	cli_check(&c, 1, NULL, "somebody else changed acme meanwhile: it is draining at c1");
+	cli_check(&c, 5, NULL, "somebody else changed acme meanwhile: it is draining at c1");
 	cli_free(&c);
 	cli_expect(0, d, "migrate", "abort", "acme");
 	/* Completed by force: the goal is reached. */

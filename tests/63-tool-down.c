@@ -93,6 +93,39 @@ static void a_dead_daemon_leaves_the_looking_commands(void **state)
 	holder_kill(&h);
 }
 
+/* What it waits for only a daemon can tell: `complete` is no advice while a write is under way. */
+static void a_cutover_without_its_daemon_is_told_as_what_it_is(void **state)
+{
+	struct daemon *d = *state;
+	struct holder h;
+	struct cli c;
+
+	two_clusters(d);
+	cli_expect(0, d, "set", "acme", "--mode", "dedicated-cluster", "--cluster", "c1");
+	cli_expect(0, d, "set", "globex", "--mode", "dedicated-cluster", "--cluster", "c1");
+	holder_start(&h, d, BERTH_WRITES_BRACKETED);
+	unsigned number = holder_begin(&h, "acme");
+	cli_expect(0, d, "migrate", "begin", "acme", "--to", "c2");
+	cli_expect(0, d, "migrate", "begin", "globex", "--to", "c2");
+	cli_expect(0, d, "migrate", "cutover", "acme");
+	daemon_kill(d);
+	cli_run(&c, d, "migrate", "status");
+	cli_check(&c, 0, "not known without berthd", "from its table:");
+	assert_null(strstr(c.out, "migrate complete"));
+	assert_non_null(strstr(c.out, "`berth migrate cutover`"));
+	cli_free(&c);
+	daemon_start(d, NULL);
+	holder_end(&h, number, BERTH_DONE);
+	uint64_t deadline = 0;
+	for (bool free = false; !free;) { /* now it is */
+		assert_true(within(&deadline));
+		cli_run(&c, d, "migrate", "status");
+		free = strstr(c.out, "`berth migrate complete`") != NULL;
+		cli_free(&c);
+	}
+	holder_kill(&h);
+}
+
 static void a_stopped_daemon_is_given_up_after_a_while(void **state)
 {
 	struct daemon *d = *state;
@@ -156,6 +189,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		DAEMON_TEST(a_dead_daemon_leaves_the_looking_commands, "sqlite"),
+		DAEMON_TEST(a_cutover_without_its_daemon_is_told_as_what_it_is, "sqlite"),
 		DAEMON_TEST(a_stopped_daemon_is_given_up_after_a_while, "memory"),
 		DAEMON_TEST(a_dump_is_the_same_after_a_restart, "sqlite"),
 	};

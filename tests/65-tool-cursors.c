@@ -204,11 +204,11 @@ static void what_is_refused_has_a_code_and_says_what_to_do(void **state)
 	expect_error(one_line(1, d, "pin", "y", "--cluster", "c9", "--owner", "acme"), "unknown-cluster",
 		     "`berth clusters`");
 	expect_error(one_line(1, d, "resolve", "y", "--owner", "acme"), "unknown-cursor", "pin it again");
-	expect_error(one_line(1, d, "resolve", "", "--owner", "acme"), "invalid", "1 to 4096");
+	expect_error(one_line(2, d, "resolve", "", "--owner", "acme"), "usage", "empty");
 	memset(longest, 'o', sizeof(longest));
 	longest[256] = '\0';
-	expect_error(one_line(1, d, "resolve", "x", "--owner", longest), "invalid", "256 bytes");
-	expect_error(one_line(1, d, "pin", "x", "--cluster", "c1", "--owner", ""), "invalid", "1 to 255");
+	expect_error(one_line(2, d, "resolve", "x", "--owner", longest), "invalid", "256 bytes");
+	expect_error(one_line(2, d, "pin", "x", "--cluster", "c1", "--owner", ""), "invalid", "1 to 255");
 	cli_run(&c, d, "resolve", "x", "--owner", "globex");
 	cli_check(&c, 1, NULL, "berth: cursor x is pinned by another partition");
 	assert_string_equal(c.out, "");

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * The command line, against the command table: options anywhere, the words of a command, its operands. Every mistake is
- * named, with the usage line of the command below it. */
+ * named, with the usage line of the command below it, as far as the line has named one by then; with --json as an error
+ * object. */
 #include <ctype.h>
 #include <errno.h>
 #include <stdarg.h>
@@ -16,18 +17,48 @@ struct line { /* the command line, sorted */
 	size_t n_words;
 };
 
+static struct tool *told;           /* the one that is being set up: how mistakes are told */
+static const struct command *named; /* by the line, as far as it was read; NULL: none yet */
+
 static int wrong(const struct command *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
 static int wrong(const struct command *c, const char *format, ...)
 {
-	char message[2048], shown[4 * sizeof(message)];
+	char message[2048];
 	va_list arguments;
 
 	va_start(arguments, format);
 	vsnprintf(message, sizeof(message), format, arguments);
 	va_end(arguments);
-	fprintf(stderr, "berth: %s\n", text_escape(shown, sizeof(shown), message, strlen(message)));
-	help_usage(c);
-	return EXIT_USAGE;
+	int code = tool_fail(told, EXIT_USAGE, "usage", "%s", message);
+	if (!told->json)
+		help_usage(c);
+	return code;
+}
+
+/* How many of the words are the name of the command; 0: they are another's. */
+static size_t matches(const struct command *c, const struct line *line)
+{
+	const char *space = strchr(c->name, ' ');
+	size_t first = space ? (size_t)(space - c->name) : strlen(c->name);
+
+	if (line->n_words == 0 || strlen(line->words[0]) != first || memcmp(line->words[0], c->name, first) != 0)
+		return 0;
+	if (!space)
+		return 1;
+	return line->n_words > 1 && strcmp(line->words[1], space + 1) == 0 ? 2 : 0;
+}
+
+/* The command that the words name, in *named; how many words that takes. */
+static size_t find_command(const struct line *line)
+{
+	size_t used = 0;
+
+	named = NULL;
+	for (const struct command *c = commands; c->name && !used; c++) {
+		used = matches(c, line);
+		named = used ? c : NULL;
+	}
+	return used;
 }
 
 static int find_option(const char *name, size_t len)
@@ -47,22 +78,21 @@ static int take_option(int argc, char **argv, int *i, struct arguments *a)
 	const char *value = equals ? equals + 1 : NULL;
 
 	if (o < 0)
-		return wrong(NULL,
-			     "unknown option %s: see `berth --help`; options come first, then `--`, then what starts "
-			     "with '-'",
+		return wrong(named,
+			     "unknown option %s: see `berth --help`; what starts with '-' and is none goes behind `--`",
 			     text);
 	if (!options[o].value && value)
-		return wrong(NULL, "--%s takes no value: leave out =%s", options[o].name, value);
+		return wrong(named, "--%s takes no value: leave out =%s", options[o].name, value);
 	if (options[o].value && !value) {
 		if (*i + 1 >= argc)
-			return wrong(NULL, "--%s needs a value: --%s %s", options[o].name, options[o].name,
+			return wrong(named, "--%s needs a value: --%s %s", options[o].name, options[o].name,
 				     options[o].value);
 		value = argv[++*i];
 	}
 	if (o == OPT_INJECT)
 		a->inject[a->n_inject++] = value;
 	else if (options[o].value && (a->given & 1u << o))
-		return wrong(NULL, "--%s is given twice: keep one", options[o].name);
+		return wrong(named, "--%s is given twice: keep one", options[o].name);
 	a->given |= 1u << o;
 	a->value[o] = value;
 	return EXIT_DONE;
@@ -81,22 +111,11 @@ static int sort_line(int argc, char **argv, struct arguments *a, struct line *li
 				return rc;
 		} else {
 			line->words[line->n_words++] = argv[i];
+			if (line->n_words <= 2)
+				find_command(line);
 		}
 	}
 	return EXIT_DONE;
-}
-
-/* How many of the words are the name of the command; 0: they are another's. */
-static size_t matches(const struct command *c, const struct line *line)
-{
-	const char *space = strchr(c->name, ' ');
-	size_t first = space ? (size_t)(space - c->name) : strlen(c->name);
-
-	if (line->n_words == 0 || strlen(line->words[0]) != first || memcmp(line->words[0], c->name, first) != 0)
-		return 0;
-	if (!space)
-		return 1;
-	return line->n_words > 1 && strcmp(line->words[1], space + 1) == 0 ? 2 : 0;
 }
 
 /* The first word of commands of two? */
@@ -153,6 +172,9 @@ static int check_operand(const struct command *c, const struct line *line, size_
 		return wrong(c, "`%s` needs %s", c->name, c->operand);
 	if (c->second && n > 1)
 		a->second = line->words[used + 1];
+	for (size_t i = 0; c->operand && i < n; i++)
+		if (a->operands[i][0] == '\0' && (dots || i == 0))
+			return wrong(c, "`%s`: %s is empty", c->name, c->operand);
 	if (n > most)
 		return wrong(c, "`%s` does not know what to do with %s: quote what belongs together", c->name,
 			     line->words[used + most]);
@@ -183,18 +205,18 @@ int arguments_parse(int argc, char **argv, const char **room, struct tool *t, st
 		    const struct command **command)
 {
 	struct line line = {.words = room};
-	size_t used = 0;
 
 	*a = (struct arguments){.inject = room + argc};
 	*command = NULL;
+	told = t;
+	for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) /* also behind the first mistake */
+		t->json = t->json || strcmp(argv[i], "--json") == 0;
 	int rc = sort_line(argc, argv, a, &line);
 	if (rc != EXIT_DONE)
 		return rc;
 	t->json = (a->given & OPT(JSON)) != 0;
-	for (const struct command *c = commands; c->name && !used; c++) {
-		used = matches(c, &line);
-		*command = used ? c : NULL;
-	}
+	size_t used = find_command(&line);
+	*command = named;
 	if (a->given & (OPT(HELP) | OPT(VERSION)) && (*command || line.n_words == 0))
 		return EXIT_DONE;
 	if (line.n_words == 0)
@@ -221,7 +243,7 @@ int arguments_number(const struct arguments *a, enum option o, uint64_t least, u
 	errno = 0;
 	unsigned long long n = strtoull(text, &end, 10);
 	if (!isdigit((unsigned char)text[0]) || *end || errno || n < least || n > most)
-		return wrong(NULL, "--%s %s: give a number from %llu to %llu", options[o].name, text,
+		return wrong(named, "--%s %s: give a number from %llu to %llu", options[o].name, text,
 			     (unsigned long long)least, (unsigned long long)most);
 	*out = n;
 	return EXIT_DONE;

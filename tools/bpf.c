@@ -17,11 +17,22 @@
 static const char *const programs[] = {"steer", "connect"};
 enum { STEER, CONNECT, ALL };
 
-int bpf_fail(const struct tool *t, const struct programs_fault *fault)
+int bpf_fail_with(struct tool *t, const struct programs_fault *fault, json_t *members)
 {
-	bool none = strcmp(fault->code, "no-mirror") == 0 || strcmp(fault->code, "no-bpffs") == 0;
+	bool mirror = strcmp(fault->code, "no-mirror") != 0, none = !mirror || strcmp(fault->code, "no-bpffs") == 0;
+	char names[INSTANCE_NAMES];
 
-	return tool_fail(t, none ? EXIT_UNREACHABLE : EXIT_REFUSED, fault->code, "%s", fault->text);
+	if (!mirror && instance_try(t) == BERTH_E_NO_INSTANCE)
+		return tool_fail_with(t, EXIT_UNREACHABLE, fault->code, members,
+				      "%s: there is no such instance: start its berthd, with --bpf, or name another "
+				      "one%s",
+				      t->path, instance_names(names));
+	return tool_fail_with(t, none ? EXIT_UNREACHABLE : EXIT_REFUSED, fault->code, members, "%s", fault->text);
+}
+
+int bpf_fail(struct tool *t, const struct programs_fault *fault)
+{
+	return bpf_fail_with(t, fault, NULL);
 }
 
 int bpf_open(struct tool *t, bool mirror)

@@ -9,8 +9,10 @@
 /* What programs.h is to be told of the instance, once it is certain that the mirror of that name is this instance's and
  * not another one's. EXIT_DONE and t->path is that, or what tool_fail returned; without `mirror` it may be missing. */
 int bpf_open(struct tool *, bool mirror);
-/* A failure of programs.h: EXIT_UNREACHABLE when there is no mirror, else EXIT_REFUSED. */
-int bpf_fail(const struct tool *, const struct programs_fault *);
+/* A failure of programs.h: EXIT_UNREACHABLE when there is no mirror, or no instance, else EXIT_REFUSED. */
+int bpf_fail(struct tool *, const struct programs_fault *);
+/* The same with further members for the error object, taken over. */
+int bpf_fail_with(struct tool *, const struct programs_fault *, json_t *members);
 /* --header or --segment, else X-Partition. EXIT_DONE, or EXIT_USAGE with the message printed. */
 int bpf_tenant(const struct tool *, const struct arguments *, struct steer_config *);
 

@@ -199,8 +199,7 @@ static json_t *show_splice(const struct tool *t)
 		printf("splice: pid %" PRIu64 " was killed: start it again\n", p.pid);
 	else
 		printf("splice: pid %" PRIu64 " listens at %s, %s; %" PRIu64 " connections, %" PRIu64 " so far%s\n",
-		       p.pid, at,
-		       attached ? "attached" : "not attached any more: its pin was removed, start it again",
+		       p.pid, at, attached ? "attached" : "not attached any more: its pin was removed, start it again",
 		       p.n_clients, p.n_accepted,
 		       stale ? "; stale: its mirror went, so everything goes to the fallback: start it again" : "");
 	return NULL;
@@ -306,7 +305,8 @@ static void print_status(struct show *show, const struct mirror_control *control
 		       "again\n");
 }
 
-/* Programs outlive a mirror that is withdrawn: they are told of then, too. */
+/* Programs outlive a mirror that is withdrawn: they are told of then, too. Where there is nothing, what the kernel has is
+ * told all the same. */
 int bpf_status(struct tool *t, const struct arguments *a)
 {
 	struct show show = {.t = t, .programs = json_array(), .links = json_array(), .features = json_array()};
@@ -336,8 +336,11 @@ int bpf_status(struct tool *t, const struct arguments *a)
 			putchar('\n');
 		grid_flush(&show.feature_grid, stdout);
 	}
-	if (fails)
-		rc = bpf_fail(t, none ? &no_mirror : &fault);
+	if (fails) {
+		json_t *more = tool_object();
+		tool_set(more, "features", json_incref(show.features));
+		rc = bpf_fail_with(t, none ? &no_mirror : &fault, more);
+	}
 	grid_end(&show.program_grid);
 	grid_end(&show.link_grid);
 	grid_end(&show.feature_grid);

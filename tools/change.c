@@ -12,6 +12,7 @@
 #include "client.h"
 #include "commands.h"
 #include "text.h"
+#include "walk.h"
 
 int change_string(const struct tool *t, json_t *object, const char *name, const char *value)
 {
@@ -33,8 +34,8 @@ static int add_inject(const struct tool *t, json_t *list, const char *text)
 
 	if (!equals || equals == text) {
 		json_decref(pair);
-		fprintf(stderr, "berth: --inject needs FIELD=VALUE, as in --inject _tenant=@partition\n");
-		return EXIT_USAGE;
+		return tool_fail(t, EXIT_USAGE, "usage",
+				 "--inject %s: give FIELD=VALUE, as in --inject _tenant=@partition", text);
 	}
 	json_t *field = json_stringn(text, (size_t)(equals - text));
 	if (!field)
@@ -50,11 +51,21 @@ static int add_inject(const struct tool *t, json_t *list, const char *text)
 	return rc;
 }
 
+static bool is_mode(const char *text)
+{
+	return strcmp(text, row_mode(KIND_DEDICATED_CLUSTER)) == 0 ||
+	       strcmp(text, row_mode(KIND_DEDICATED_INDEX)) == 0 || strcmp(text, row_mode(KIND_SHARED_INDEX)) == 0;
+}
+
 int change_placement(const struct tool *t, const struct arguments *a, const char *cluster, json_t **out)
 {
 	json_t *placement = tool_object();
 	int rc = change_string(t, placement, "cluster", cluster);
 
+	if (rc == EXIT_DONE && a->given & OPT(MODE) && !is_mode(a->value[OPT_MODE]))
+		rc = tool_fail(t, EXIT_USAGE, "invalid", "--mode %s: give %s, %s or %s", a->value[OPT_MODE],
+			       row_mode(KIND_DEDICATED_CLUSTER), row_mode(KIND_DEDICATED_INDEX),
+			       row_mode(KIND_SHARED_INDEX));
 	if (rc == EXIT_DONE && a->given & OPT(MODE))
 		rc = change_string(t, placement, "mode", a->value[OPT_MODE]);
 	if (rc == EXIT_DONE && a->given & OPT(INDEX))

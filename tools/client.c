@@ -4,6 +4,7 @@
 #include "client.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
 #include <stdarg.h>
@@ -11,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -55,7 +57,7 @@ static uint64_t now_ms(void)
 /* Waits for events until the deadline. 1, 0 when it passed, -1 with errno (EINTR: `stop` has been asked for). */
 static int wait_for(int fd, short events, uint64_t deadline_ms, const struct client_stop *stop)
 {
-	struct pollfd p = {.fd = fd, .events = events};
+	struct pollfd p[2] = {{.fd = fd, .events = events}, {.fd = STDIN_FILENO, .events = POLLIN}};
 	int n;
 
 	do {
@@ -66,9 +68,9 @@ static int wait_for(int fd, short events, uint64_t deadline_ms, const struct cli
 			errno = EINTR;
 			return -1;
 		}
-		n = ppoll(&p, 1, &ts, stop ? stop->mask : NULL);
-	} while (n < 0 && errno == EINTR && now_ms() < deadline_ms);
-	return n;
+		n = ppoll(p, stop && stop->keys ? 2 : 1, &ts, stop ? stop->mask : NULL);
+	} while (((n < 0 && errno == EINTR) || (n > 0 && !p[0].revents)) && now_ms() < deadline_ms);
+	return n > 0 ? p[0].revents != 0 : n;
 }
 
 static const char *socket_name(const struct client *c)
@@ -78,13 +80,16 @@ static const char *socket_name(const struct client *c)
 
 static enum call_result connect_failed(const struct tool *t, struct client *c, int error)
 {
-	char what[4400];
+	char what[4400], group[INSTANCE_GROUP];
+	struct stat st;
 
 	c->denied = error == EACCES || error == EPERM;
+	if (c->denied && fstatat(t->dir_fd, socket_name(c), &st, AT_SYMLINK_NOFOLLOW) == 0)
+		return down(c, "%s/%s may not be used by this user: %s group %s", t->path, socket_name(c),
+			    c->which == CLIENT_ADMIN ? "changing commands need" : "be a member of",
+			    instance_group(st.st_gid, group));
 	if (c->denied)
-		return down(c, "%s/%s may not be used by this user: %s", t->path, socket_name(c),
-			    c->which == CLIENT_ADMIN ? "changing commands need group `berth-admin`"
-						     : "be a member of group `berth`");
+		return down(c, "%s/%s may not be used by this user: %s", t->path, socket_name(c), strerror(error));
 	if (error == EAGAIN)
 		return down(c, "%s/%s: berthd does not take connections: it is stopped or overloaded", t->path,
 			    socket_name(c));
@@ -112,7 +117,11 @@ enum call_result client_connect(const struct tool *t, struct client *c)
 		int error = errno;
 		if ((error != EAGAIN && error != EINTR) || now_ms() >= deadline)
 			return connect_failed(t, c, error);
-		poll(NULL, 0, 20); /* EAGAIN: the queue of connections is full; nothing tells when it is not */
+		wait_for(-1, 0, now_ms() + 20, c->stop); /* EAGAIN: the queue is full; nothing tells when it is not */
+		if (c->stop && c->stop->asked()) {
+			client_close(c);
+			return CALL_STOPPED;
+		}
 	}
 	return CALL_OK;
 }
@@ -239,7 +248,7 @@ static enum call_result receive_answer(const struct tool *t, struct client *c, c
 	bool quiet;
 
 	while (!take_line(c, line)) {
-		enum call_result rc = receive(c, deadline, r->stop, &quiet);
+		enum call_result rc = receive(c, deadline, r->stop ? r->stop : c->stop, &quiet);
 		if (rc != CALL_OK)
 			return rc;
 		if (!quiet) {
@@ -327,7 +336,7 @@ enum call_result client_next(struct client *c, int wait_ms, json_t **line)
 int client_fail(const struct tool *t, const struct client *c, enum call_result rc, json_t *answer)
 {
 	if (rc == CALL_DOWN)
-		return tool_fail(t, EXIT_UNREACHABLE, "unreachable", "%s", c->fault);
+		return tool_fail(t, EXIT_UNREACHABLE, c->denied ? "permission" : "unreachable", "%s", c->fault);
 	int code = tool_refused(t, answer);
 	json_decref(answer);
 	return code;

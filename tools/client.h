@@ -20,34 +20,37 @@
 
 enum client_socket { CLIENT_LOOK, CLIENT_ADMIN };
 
+/* What ends the waiting for an answer: signals, which are let in with this mask, and, with `keys`, what is typed; asked()
+ * says whether it has come, and reads what was typed. */
+struct client_stop {
+	const sigset_t *mask;
+	bool (*asked)(void);
+	bool keys; /* standard input is looked at too */
+};
+
 struct client {
 	int fd; /* -1: not connected */
 	uint64_t id;
 	enum client_socket which;
 	char *in;
 	size_t len, room, scanned;
-	bool denied;      /* this user may not use the socket */
-	char fault[4600]; /* after CALL_DOWN: what happened, for people */
+	const struct client_stop *stop; /* of connecting, and of each call that names none; NULL: none */
+	bool denied;                    /* this user may not use the socket */
+	char fault[4600];               /* after CALL_DOWN: what happened, for people */
 };
 
 /* CALL_DOWN: no connection, or it broke, or no answer in time: whether the request was carried out is not known once it
- * was sent. CALL_STOPPED, of a request with `stop` alone: so is it not known then. The connection is closed then. */
+ * was sent. CALL_STOPPED, with a `stop` alone: so is it not known then. The connection is closed then. */
 enum call_result { CALL_OK, CALL_REFUSED, CALL_DOWN, CALL_STOPPED };
 
 void client_init(struct client *, enum client_socket);
-/* Within CLIENT_ANSWER_MS. CALL_OK or CALL_DOWN. t->dir_fd is open. */
+/* Within CLIENT_ANSWER_MS. CALL_OK or CALL_DOWN, or CALL_STOPPED. t->dir_fd is open. */
 enum call_result client_connect(const struct tool *, struct client *);
 void client_close(struct client *);
 
-/* Signals that end the waiting for an answer: they are let in with this mask, and have then come when asked() says so. */
-struct client_stop {
-	const sigset_t *mask;
-	bool (*asked)(void);
-};
-
 /* A request and its answer. params: taken over; NULL: none. pass_fd: handed over with the request; -1: none.
  * patience_ms: after CLIENT_ANSWER_MS, wait on while root's heartbeat is younger than this; 0: do not.
- * stop: NULL: signals do not end it, those that are not blocked interrupt nothing.
+ * stop: NULL: the client's; without one signals do not end it, those that are not blocked interrupt nothing.
  * *answer: the result, or the error object of CALL_REFUSED; new reference; untouched otherwise. */
 struct client_request {
 	const char *method;

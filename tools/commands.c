@@ -78,8 +78,9 @@ const struct command commands[] = {
 	},
 	{
 		.name = "top",
-		.help = "Show partitions, changes, migrations, readers and their writes, each second anew.",
-		.more = "`q` ends it. Into a file or a pipe it prints one picture.",
+		.help = "Show partitions, changes, migrations and readers, each second anew.",
+		.more = "Writes under way are counted there; `berth readers` lists them. A narrow window has fewer "
+			"columns. `q` ends it. Into a file or a pipe it prints one picture.",
 		.example = "berth top",
 		.run = top_run,
 	},
@@ -167,8 +168,11 @@ const struct command commands[] = {
 			"of is empty); BERTH_EPOCH, of the migration; BERTH_DIR, of the instance. Its output is shown, "
 			"with --json on stderr. From the cutover on writes are held back until those that are under "
 			"way have ended. When CMD fails, when writes are held back for longer than --max-blackout, and "
-			"on Ctrl-C or SIGTERM (exit code 130) the migration is undone. A restart of the daemon "
-			"meanwhile is waited for, up to 30 s.",
+			"on Ctrl-C, Ctrl-Z, Ctrl-\\ or SIGTERM (exit code 130) the migration is undone. A "
+			"restart of the daemon meanwhile is waited for, up to 30 s, or until a second signal. Exit "
+			"code 5 says that the migration stands; with --json, in which phase and at which epoch. "
+			"Killed by SIGKILL it leaves the step: look with `berth migrate status`, then `berth "
+			"migrate complete` or `abort`.",
 		.example = "berth migrate run acme --to c2 --copy ./copy-tenant.sh --max-blackout 2000",
 		.run = migrate_run,
 	},

@@ -15,8 +15,7 @@
 	X(OPT_HELP, "help", NULL, "print help, of the command when one is given, and exit (also -h)") \
 	X(OPT_VERSION, "version", NULL, "print the version and exit") \
 	X(OPT_ENDPOINT, "endpoint", "URL", "address of the cluster, http:// or https://; \"\" for none") \
-	X(OPT_MODE, "mode", "MODE", \
-	  "dedicated-cluster, dedicated-index or shared-index; of a device: native or generic") \
+	X(OPT_MODE, "mode", "MODE", "dedicated-cluster, dedicated-index or shared-index") \
 	X(OPT_CLUSTER, "cluster", "ID", "the cluster where the data lives; of a cursor: that made it") \
 	X(OPT_TO, "to", "CLUSTER", "the cluster to move to") \
 	X(OPT_INDEX, "index", "NAME", \

@@ -70,10 +70,11 @@ static void end_command(pid_t pid, int *status)
 
 	kill(-pid, SIGTERM);
 	while (waitpid(pid, status, WNOHANG) == 0) {
-		if (seg_clock_ms(CLOCK_MONOTONIC) - start > END_MS)
+		if (run_hurried() || seg_clock_ms(CLOCK_MONOTONIC) - start > END_MS)
 			kill(-pid, SIGKILL);
-		nanosleep(&(struct timespec){.tv_nsec = 20000000L}, NULL);
+		run_wait(20);
 	}
+	run_be_patient();    /* it was the command that was to end sooner, not the undoing */
 	kill(-pid, SIGKILL); /* what it started and left */
 }
 

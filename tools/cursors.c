@@ -177,7 +177,7 @@ static int narrow(struct tool *t, const struct arguments *a, struct census *c)
 		return tool_fail(t, EXIT_REFUSED, "unknown-cluster",
 				 "cluster %s is not known: `berth clusters` lists those that are", cluster);
 	if (owner && (!owner[0] || strlen(owner) > SHM_KEY_MAX))
-		return tool_fail(t, EXIT_REFUSED, "invalid", "--owner of %zu bytes: give 1 to %u", strlen(owner),
+		return tool_fail(t, EXIT_USAGE, "invalid", "--owner of %zu bytes: give 1 to %u", strlen(owner),
 				 SHM_KEY_MAX);
 	c->owner_name = owner;
 	if (owner)

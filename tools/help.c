@@ -19,18 +19,70 @@ static const struct {
 };
 #define N_EXITS (sizeof(exits) / sizeof(exits[0]))
 
-/* "set P --mode MODE --cluster ID [--index NAME] [--inject FIELD=VALUE]... [--force]" */
-static void put_synopsis(const struct command *c, FILE *out)
+#define WIDTH 100 /* columns of what help prints; examples alone may be wider */
+#define GLUE '\t' /* in put_text: a space at which no line ends */
+#define SYNOPSIS 512
+
+/* `left`, then the text in lines that begin at that column, the first one too when there is room. */
+static void put_text(FILE *out, const char *left, size_t indent, const char *text)
 {
+	size_t column = (size_t)fprintf(out, "%-*s", (int)indent, left);
+	bool begun = false;
+
+	while (*text) {
+		size_t n = strcspn(text, " ");
+		if (begun && column + 1 + n > WIDTH) {
+			fprintf(out, "\n%*s", (int)indent, "");
+			column = indent;
+			begun = false;
+		}
+		if (begun)
+			fputc(' ', out);
+		column += n + begun;
+		begun = true;
+		for (size_t i = 0; i < n; i++)
+			fputc(text[i] == GLUE ? ' ' : text[i], out);
+		text += n + (text[n] == ' ');
+	}
+	fputc('\n', out);
+}
+
+/* A device has modes of its own. */
+static const char *option_help(const struct command *c, int option)
+{
+	return option == OPT_MODE && c && c->optional & OPT(DEV) ? "of the device: native or generic (native)"
+								 : options[option].help;
+}
+
+/* "set P --mode MODE --cluster ID [--index NAME] [--inject FIELD=VALUE]... [--force]"; glue: between a name and its
+ * value. */
+static void synopsis(const struct command *c, char glue, char line[SYNOPSIS])
+{
+	FILE *out = fmemopen(line, SYNOPSIS, "w");
+
+	if (!out)
+		tool_no_memory();
 	fprintf(out, "%s%s%s%s%s", c->name, c->operand ? " " : "", c->operand ? c->operand : "", c->second ? " " : "",
 		c->second ? c->second : "");
 	for (int i = 0; i < N_OPTIONS; i++) {
 		bool required = (c->required & 1u << i) != 0;
 		if (!required && !(c->optional & 1u << i))
 			continue;
-		fprintf(out, " %s--%s%s%s%s%s", required ? "" : "[", options[i].name, options[i].value ? " " : "",
-			options[i].value ? options[i].value : "", required ? "" : "]", i == OPT_INJECT ? "..." : "");
+		fprintf(out, " %s--%s", required ? "" : "[", options[i].name);
+		if (options[i].value)
+			fprintf(out, "%c%s", glue, options[i].value);
+		fprintf(out, "%s%s", required ? "" : "]", i == OPT_INJECT ? "..." : "");
 	}
+	fclose(out);
+}
+
+static void put_usage(const struct command *c, FILE *out)
+{
+	static const char usage[] = "usage: berth ";
+	char line[SYNOPSIS];
+
+	synopsis(c, GLUE, line);
+	put_text(out, usage, sizeof(usage) - 1, line);
 }
 
 void help_usage(const struct command *c)
@@ -41,54 +93,35 @@ void help_usage(const struct command *c)
 		      stderr);
 		return;
 	}
-	fputs("usage: berth ", stderr);
-	put_synopsis(c, stderr);
-	fprintf(stderr, "\nexample: %s\n", c->example);
+	put_usage(c, stderr);
+	fprintf(stderr, "example: %s\n", c->example);
 }
 
-static void put_options(unsigned mask)
+static void put_options(const struct command *c, unsigned mask)
 {
 	for (int i = 0; i < N_OPTIONS; i++) {
 		char left[64];
 		if (!(mask & 1u << i))
 			continue;
-		snprintf(left, sizeof(left), "--%s%s%s", options[i].name, options[i].value ? " " : "",
+		snprintf(left, sizeof(left), "  --%s%s%s", options[i].name, options[i].value ? " " : "",
 			 options[i].value ? options[i].value : "");
-		printf("  %-22s  %s\n", left, options[i].help);
+		put_text(stdout, left, 26, option_help(c, i));
 	}
-}
-
-/* At most 100 columns. */
-static void put_wrapped(const char *text, const char *indent)
-{
-	size_t column = 0;
-
-	while (*text) {
-		size_t n = strcspn(text, " ");
-		if (column && column + 1 + n > 100) {
-			putchar('\n');
-			column = 0;
-		}
-		column += (size_t)printf("%s%.*s", column ? " " : indent, (int)n, text);
-		text += n + (text[n] == ' ');
-	}
-	putchar('\n');
 }
 
 void help_command(const struct command *c)
 {
-	fputs("usage: berth ", stdout);
-	put_synopsis(c, stdout);
-	printf("\n\n");
-	put_wrapped(c->help, "");
+	put_usage(c, stdout);
+	printf("\n");
+	put_text(stdout, "", 0, c->help);
 	if (c->more)
-		put_wrapped(c->more, "");
+		put_text(stdout, "", 0, c->more);
 	if (c->required | c->optional) {
 		printf("\n");
-		put_options(c->required | c->optional);
+		put_options(c, c->required | c->optional);
 	}
 	printf("\nwith every command:\n");
-	put_options(GLOBAL_OPTIONS);
+	put_options(NULL, GLOBAL_OPTIONS);
 	printf("\nexample:\n  %s\n", c->example);
 }
 
@@ -102,8 +135,8 @@ static void put_commands(const char *group)
 		char left[64];
 		if (c->hidden || (group && (strncmp(c->name, group, len) != 0 || c->name[len] != ' ')))
 			continue;
-		snprintf(left, sizeof(left), "%s%s%s", c->name, c->operand ? " " : "", c->operand ? c->operand : "");
-		printf("  %-20s  %s\n", left, c->help);
+		snprintf(left, sizeof(left), "  %s%s%s", c->name, c->operand ? " " : "", c->operand ? c->operand : "");
+		put_text(stdout, left, 24, c->help);
 	}
 }
 
@@ -116,14 +149,17 @@ void help_group(const char *group)
 void help_all(void)
 {
 	printf("usage: berth [--dir DIR | --instance NAME] [--json] COMMAND ...\n\n");
-	put_wrapped(about, "");
+	put_text(stdout, "", 0, about);
 	printf("\n");
 	put_commands(NULL);
 	printf("\nwith every command:\n");
-	put_options(GLOBAL_OPTIONS);
+	put_options(NULL, GLOBAL_OPTIONS);
 	printf("\nexit codes:\n");
-	for (size_t i = 0; i < N_EXITS; i++)
-		printf("  %-4d %s\n", exits[i].code, exits[i].text);
+	for (size_t i = 0; i < N_EXITS; i++) {
+		char left[16];
+		snprintf(left, sizeof(left), "  %d", exits[i].code);
+		put_text(stdout, left, 7, exits[i].text);
+	}
 }
 
 /* ---- man page ---- */
@@ -142,7 +178,7 @@ static void put_roff(const char *text)
 	}
 }
 
-static void put_man_options(unsigned mask)
+static void put_man_options(const struct command *c, unsigned mask)
 {
 	for (int i = 0; i < N_OPTIONS; i++) {
 		if (!(mask & 1u << i))
@@ -156,7 +192,7 @@ static void put_man_options(unsigned mask)
 			printf("\\fR");
 		}
 		putchar('\n');
-		put_roff(options[i].help);
+		put_roff(option_help(c, i));
 		putchar('\n');
 	}
 }
@@ -170,7 +206,7 @@ int help_man(struct tool *t, const struct arguments *a)
 	       "\\fICOMMAND\\fR ...\n.SH DESCRIPTION\n");
 	put_roff(about);
 	printf("\n.SH OPTIONS\nThey may stand anywhere on the line. A lone\n.B \\-\\-\nends them.\n");
-	put_man_options(GLOBAL_OPTIONS);
+	put_man_options(NULL, GLOBAL_OPTIONS);
 	printf(".SH COMMANDS\n");
 	for (const struct command *c = commands; c->name; c++) {
 		if (c->hidden)
@@ -178,12 +214,8 @@ int help_man(struct tool *t, const struct arguments *a)
 		printf(".SS ");
 		put_roff(c->name);
 		printf("\n.B berth\n");
-		char line[512];
-		FILE *out = fmemopen(line, sizeof(line), "w");
-		if (!out)
-			tool_no_memory();
-		put_synopsis(c, out);
-		fclose(out);
+		char line[SYNOPSIS];
+		synopsis(c, ' ', line);
 		put_roff(line);
 		printf("\n.PP\n");
 		put_roff(c->help);
@@ -192,7 +224,7 @@ int help_man(struct tool *t, const struct arguments *a)
 			put_roff(c->more);
 		}
 		putchar('\n');
-		put_man_options(c->required | c->optional);
+		put_man_options(c, c->required | c->optional);
 		printf(".PP\nExample:\n.PP\n.nf\n.RS\n");
 		put_roff(c->example);
 		printf("\n.RE\n.fi\n");
@@ -242,28 +274,42 @@ int help_completion(struct tool *t, const struct arguments *a)
 {
 	(void)a;
 	printf("# Completion of berth for bash; printed by `berth completion`.\n"
+	       "# Lines of standard input that begin with $cur. What they say is of others: nothing of it is expanded, "
+	       "now\n"
+	       "# or when the line is run.\n"
+	       "_berth_lines()\n{\n"
+	       "\tlocal one\n"
+	       "\twhile IFS= read -r one; do\n"
+	       "\t\t[[ $one && $one == \"$cur\"* ]] && COMPREPLY+=(\"$(printf %%q \"$one\")\")\n"
+	       "\tdone\n}\n"
 	       "_berth()\n{\n"
-	       "\tlocal cur=\"${COMP_WORDS[COMP_CWORD]}\" previous=\"${COMP_WORDS[COMP_CWORD-1]}\"\n"
-	       "\tlocal words=() where=() options=\"\" operand=\"\" i command=\"\"\n"
-	       "\tfor ((i = 1; i < COMP_CWORD; i++)); do\n"
-	       "\t\tcase \"${COMP_WORDS[i]}\" in\n"
-	       "\t\t--dir|--instance) where=(\"${COMP_WORDS[i]}\" \"${COMP_WORDS[i+1]}\"); ((i++));;\n\t\t");
+	       "\tlocal line=() words=() where=() options=\"\" operand=\"\" i command=\"\"\n"
+	       "\tfor ((i = 0; i <= COMP_CWORD; i++)); do # bash makes three words of --dir=X\n"
+	       "\t\tif [[ ${COMP_WORDS[i]} != = ]]; then line+=(\"${COMP_WORDS[i]}\")\n"
+	       "\t\telif ((i == COMP_CWORD)); then line+=(\"\"); fi\n"
+	       "\tdone\n"
+	       "\tlocal n=$((${#line[@]} - 1))\n"
+	       "\tlocal cur=\"${line[n]}\" previous=\"${line[n-1]}\"\n"
+	       "\tfor ((i = 1; i < n; i++)); do\n"
+	       "\t\tcase \"${line[i]}\" in\n"
+	       "\t\t--dir|--instance) where=(\"${line[i]}\" \"${line[i+1]}\"); ((i++));;\n\t\t");
 	for (int i = 0, first = 1; i < N_OPTIONS; i++) {
 		if (!options[i].value || i == OPT_DIR || i == OPT_INSTANCE)
 			continue;
 		printf("%s--%s", first ? "" : "|", options[i].name);
 		first = 0;
 	}
-	printf(") ((i++));;\n\t\t-*) ;;\n\t\t*) words+=(\"${COMP_WORDS[i]}\");;\n\t\tesac\n\tdone\n");
+	printf(") ((i++));;\n\t\t-*) ;;\n\t\t*) words+=(\"${line[i]}\");;\n\t\tesac\n\tdone\n");
 	printf("\tCOMPREPLY=()\n\tcase \"$previous\" in\n"
 	       "\t--dir|--cgroup) COMPREPLY=($(compgen -d -- \"$cur\")); return;;\n"
-	       "\t--instance) COMPREPLY=($(cd %s 2>/dev/null && compgen -d -- \"$cur\")); return;;\n"
-	       "\t--mode) COMPREPLY=($(compgen -W \"dedicated-cluster dedicated-index shared-index native generic\" "
-	       "-- \"$cur\")); "
-	       "return;;\n"
-	       "\t--cluster|--to) COMPREPLY=($(compgen -W \"$(berth \"${where[@]}\" clusters --json 2>/dev/null |\n"
-	       "\t\tsed -n 's/^{\"id\":\"\\([^\"]*\\)\".*/\\1/p')\" -- \"$cur\")); return;;\n"
-	       "\t--dev) COMPREPLY=($(cd /sys/class/net && compgen -W \"$(echo *)\" -- \"$cur\")); return;;\n"
+	       "\t--instance) _berth_lines <<<\"$(cd %s 2>/dev/null && compgen -d)\"; return;;\n"
+	       "\t--mode)\n"
+	       "\t\tif [[ ${words[0]} == bpf ]]; then COMPREPLY=($(compgen -W \"native generic\" -- \"$cur\"))\n"
+	       "\t\telse COMPREPLY=($(compgen -W \"dedicated-cluster dedicated-index shared-index\" -- \"$cur\")); fi\n"
+	       "\t\treturn;;\n"
+	       "\t--cluster|--to) _berth_lines <<<\"$(berth \"${where[@]}\" clusters --json 2>/dev/null |\n"
+	       "\t\tsed -n 's/^{\"id\":\"\\([^\"]*\\)\".*/\\1/p')\"; return;;\n"
+	       "\t--dev) _berth_lines <<<\"$(cd /sys/class/net && compgen -d)\"; return;;\n"
 	       "\t--gate) COMPREPLY=(drop); return;;\n"
 	       "\t--copy) COMPREPLY=($(compgen -c -- \"$cur\")); return;;\n"
 	       "\tesac\n",

@@ -2,11 +2,15 @@
  * Opening an instance to look at it (instance.h), with or without a living daemon. */
 #include "instance.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -17,6 +21,8 @@
 #define PULSE_FRESH_MS 5000u
 /* A table that is replaced faster than it can be mapped is no table. */
 #define MAP_ATTEMPTS 100
+
+/* ---- opening ---- */
 
 int instance_try(struct tool *t)
 {
@@ -35,9 +41,68 @@ int instance_open(struct tool *t)
 {
 	int rc = instance_try(t);
 
-	if (rc == BERTH_OK)
-		return EXIT_DONE;
-	return tool_fail_code(t, rc, t->path[0] ? t->path : t->where);
+	return rc == BERTH_OK ? EXIT_DONE : instance_fail(t, rc);
+}
+
+const char *instance_group(uint32_t number, char out[INSTANCE_GROUP])
+{
+	const struct group *group = getgrgid(number);
+
+	if (group)
+		snprintf(out, INSTANCE_GROUP, "`%s`", group->gr_name);
+	else
+		snprintf(out, INSTANCE_GROUP, "number %" PRIu32, number);
+	return out;
+}
+
+static int fail_permission(const struct tool *t)
+{
+	char group[INSTANCE_GROUP];
+	struct stat st;
+
+	if (stat(t->path, &st) != 0)
+		return tool_fail(t, EXIT_UNREACHABLE, "permission", "%s: this user may not enter a directory above it",
+				 t->path);
+	return tool_fail(t, EXIT_UNREACHABLE, "permission", "%s: this user may not look into it: %s%s", t->path,
+			 st.st_mode & S_IXGRP ? "be a member of group " : "its owner alone may",
+			 st.st_mode & S_IXGRP ? instance_group(st.st_gid, group) : "");
+}
+
+static int visible(const struct dirent *entry)
+{
+	return entry->d_type == DT_DIR && entry->d_name[0] != '.';
+}
+
+const char *instance_names(char out[INSTANCE_NAMES])
+{
+	const size_t room = INSTANCE_NAMES;
+	struct dirent **entries;
+	int n = scandir(SEG_DIR_BASE, &entries, visible, alphasort);
+	size_t at = 0;
+
+	out[0] = '\0';
+	for (int i = 0; i < n; i++) {
+		if (i <= INSTANCE_SHOWN && at < room)
+			at += (size_t)snprintf(out + at, room - at, "%s%s", i ? ", " : "; there are: --instance ",
+					       i < INSTANCE_SHOWN ? entries[i]->d_name : "...");
+		free(entries[i]);
+	}
+	if (n >= 0)
+		free(entries);
+	return out;
+}
+
+int instance_fail(const struct tool *t, int code)
+{
+	const char *what = t->path[0] ? t->path : t->where;
+	char names[INSTANCE_NAMES];
+
+	if (code == BERTH_E_PERMISSION)
+		return fail_permission(t);
+	if (code != BERTH_E_NO_INSTANCE)
+		return tool_fail_code(t, code, what);
+	return tool_fail(t, EXIT_UNREACHABLE, "no-instance", "%s: %s%s", what, berth_strerror(code),
+			 instance_names(names));
 }
 
 void instance_register(struct tool *t)
@@ -195,7 +260,8 @@ void instance_describe_down(const struct tool *t, char *out, size_t room)
 		snprintf(out, room,
 			 "berthd (process %" PRIu64
 			 ") for %s does not answer, last sign of life %s ago: see its log, and `ps -p %" PRIu64
-			 "`; if it hangs, start another one with --takeover",
+			 "`; if it hangs, start another one with --takeover. Of a copy of its directory that is no "
+			 "fault",
 			 p.pid, t->path, text_duration(age, p.age_ms), p.pid);
 	else
 		snprintf(out, room,

@@ -10,6 +10,15 @@
 int instance_open(struct tool *);
 /* The same without a word: a code of berth_errors.h. */
 int instance_try(struct tool *);
+/* Tells what instance_try answered: which instances there are, or who may look into this one. EXIT_UNREACHABLE or
+ * EXIT_DAMAGE. */
+int instance_fail(const struct tool *, int code);
+/* "; there are: --instance default, eu"; "" when there is none below SEG_DIR_BASE. */
+#define INSTANCE_SHOWN 5
+#define INSTANCE_NAMES ((INSTANCE_SHOWN + 1) * 64 + 32)
+const char *instance_names(char out[INSTANCE_NAMES]);
+#define INSTANCE_GROUP 48
+const char *instance_group(uint32_t number, char out[INSTANCE_GROUP]); /* its name in backquotes, or "number 7" */
 /* Further: registers with a living daemon (without one, or when it refuses: a remark, and reading goes on, which is
  * safe because every row is checked after it was copied), and maps the newest table. */
 int instance_open_table(struct tool *);

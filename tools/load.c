@@ -107,7 +107,8 @@ static void tell_summary(const json_t *result)
 		       text_escape(why, sizeof(why), w, strlen(w)));
 	}
 	if (tool_u64(result, "diverged"))
-		printf("`berth load --override` applies a document there too; with a version above this one's\n");
+		printf("`berth load --override` applies a document there too%s\n",
+		       version ? "; with a version above this one's" : "");
 }
 
 static int hand_over(struct tool *t, json_t *params, int fd)

@@ -293,8 +293,7 @@ int look_get(struct tool *t, const struct arguments *a)
 	bool is_default = false;
 
 	if (len == 0 || len > SHM_KEY_MAX)
-		return tool_fail(t, EXIT_REFUSED, "invalid", "partition id of %zu bytes: give 1 to %u", len,
-				 SHM_KEY_MAX);
+		return tool_fail(t, EXIT_USAGE, "invalid", "partition id of %zu bytes: give 1 to %u", len, SHM_KEY_MAX);
 	int rc = instance_open_table(t);
 	if (rc != EXIT_DONE)
 		return rc;

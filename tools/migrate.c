@@ -71,7 +71,8 @@ static void put_number(struct grid *g, const json_t *migration, const char *fiel
 		grid_u64(g, tool_u64(migration, field));
 }
 
-/* The same as migrate_wait_text, without what has columns of its own. */
+/* The same as migrate_wait_text, without what has columns of its own. A row of the table has no reason; null is one that
+ * nothing stands against. */
 static void put_waits_for(const struct tool *t, struct processes *names, struct grid *g, const json_t *m, bool cutover)
 {
 	const char *reason = tool_string(m, "reason");
@@ -80,7 +81,10 @@ static void put_waits_for(const struct tool *t, struct processes *names, struct 
 	if (reason[0])
 		who_text(t, names, m, who, sizeof(who));
 	snprintf(text, sizeof(text), "%s%s%s (%s)", migrate_reason(reason), who[0] ? ": " : "", who, reason);
-	grid_text(g, !cutover ? "`berth migrate cutover`" : reason[0] ? text : "`berth migrate complete`");
+	grid_text(g, !cutover                       ? "`berth migrate cutover`"
+		     : reason[0]                    ? text
+		     : json_object_get(m, "reason") ? "`berth migrate complete`"
+						    : "not known without berthd");
 }
 
 void migrate_grid(const struct tool *t, struct processes *names, struct grid *g, const json_t *migrations)

@@ -43,7 +43,7 @@ static int read_id(const struct tool *t, const char *operand, struct cursor *c)
 		return tool_fail(t, EXIT_REFUSED, "invalid", "the cursor id is empty: give 1 to %u bytes",
 				 SHM_CURSOR_ID_MAX);
 	if (c->len > SHM_CURSOR_ID_MAX)
-		return tool_fail(t, EXIT_REFUSED, "invalid",
+		return tool_fail(t, standard ? EXIT_REFUSED : EXIT_USAGE, "invalid",
 				 "the cursor id is longer than %u bytes: give at most those", SHM_CURSOR_ID_MAX);
 	return EXIT_DONE;
 }
@@ -54,7 +54,7 @@ static int read_cursor(const struct tool *t, const struct arguments *a, struct c
 	c->owner = a->value[OPT_OWNER];
 	c->owner_len = strlen(c->owner);
 	if (c->owner_len == 0 || c->owner_len > SHM_KEY_MAX)
-		return tool_fail(t, EXIT_REFUSED, "invalid", "--owner of %zu bytes: give 1 to %u", c->owner_len,
+		return tool_fail(t, EXIT_USAGE, "invalid", "--owner of %zu bytes: give 1 to %u", c->owner_len,
 				 SHM_KEY_MAX);
 	return read_id(t, a->operand, c);
 }

@@ -25,21 +25,43 @@
 #define PAUSE_MOST_MS 250u
 #define PROGRESS_MS 5000u
 
-static volatile sig_atomic_t interrupted;
+#define SAME_SIGNAL_MS 100 /* a terminal that closes sends SIGHUP twice: by the kernel and by the shell */
+
+static volatile sig_atomic_t asked, borne = 1; /* how often the end was asked for, and how often it is borne with */
 static sigset_t waiting_mask;
 
 static void on_signal(int number)
 {
-	if (number != SIGCHLD)
-		interrupted = number;
+	static struct timespec last;
+	struct timespec now;
+
+	if (number == SIGCHLD)
+		return;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	if (asked && (now.tv_sec - last.tv_sec) * 1000 + (now.tv_nsec - last.tv_nsec) / 1000000 < SAME_SIGNAL_MS)
+		return;
+	last = now;
+	if (asked < SIG_ATOMIC_MAX)
+		asked++;
 }
 
 bool run_interrupted(void)
 {
-	return interrupted != 0;
+	return asked != 0;
+}
+
+bool run_hurried(void)
+{
+	return asked > borne;
+}
+
+void run_be_patient(void)
+{
+	borne = asked > 1 ? asked : 1;
 }
 
 const struct client_stop run_stop = {.mask = &waiting_mask, .asked = run_interrupted};
+const struct client_stop run_stop_hurried = {.mask = &waiting_mask, .asked = run_hurried};
 
 static uint64_t now_ms(void)
 {
@@ -62,7 +84,10 @@ static void take_signals(void)
 	sigaddset(&ours, SIGINT);
 	sigaddset(&ours, SIGTERM);
 	sigaddset(&ours, SIGHUP);
+	sigaddset(&ours, SIGQUIT);
+	sigaddset(&ours, SIGTSTP); /* stopped, it could not keep to --max-blackout, and writes would be held back */
 	sigaddset(&ours, SIGCHLD);
+	action.sa_mask = ours;
 	sigprocmask(SIG_BLOCK, &ours, &waiting_mask);
 	for (int i = 1; i < NSIG; i++) {
 		struct sigaction old;
@@ -73,7 +98,9 @@ static void take_signals(void)
 		    (old.sa_handler != SIG_IGN || i == SIGCHLD)) /* nohup keeps its word */
 			sigaction(i, &action, NULL);
 	}
-	signal(SIGPIPE, SIG_IGN); /* a migration does not stop because nobody reads its progress */
+	/* A migration does not stop because nobody reads its progress, or because the terminal is another job's. */
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGTTOU, SIG_IGN);
 }
 
 /* ---- progress ---- */
@@ -121,6 +148,7 @@ static int begin(struct run *r)
 	} else if (rc != STEP_DONE) {
 		return run_ended(r, rc, answer);
 	}
+	run_from(r);
 	r->epoch = r->state_epoch;
 	params = run_params(r);
 	tool_set(params, "to", json_incref(r->to));
@@ -130,11 +158,12 @@ static int begin(struct run *r)
 	if (rc != STEP_DONE)
 		return run_ended(r, rc, answer);
 	json_decref(answer);
+	answer = NULL;
 	r->begun_ms = now_ms();
 	rc = session_look(r, false, &answer);
 	if (rc != STEP_DONE)
 		return run_ended(r, rc, answer);
-	snprintf(r->from, sizeof(r->from), "%s", tool_string(json_object_get(r->state, "at"), "cluster"));
+	run_from(r);
 	return r->state_epoch == r->epoch ? EXIT_DONE : run_foreign(r);
 }
 
@@ -163,13 +192,15 @@ static int cutover(struct run *r)
 	enum step_result rc = session_look(r, true, &answer);
 
 	processes_learn(r->t, &r->processes); /* before one dies */
-	uint64_t start = now_ms();
 	if (rc == STEP_DONE && r->state_epoch != r->epoch)
 		rc = STEP_FOREIGN;
-	if (rc == STEP_DONE)
+	if (rc == STEP_DONE) {
+		r->cutover_ms = now_ms();
 		rc = session_step(r, &step, &answer);
+	}
 	json_decref(params);
 	if (rc == STEP_REFUSED) {
+		r->cutover_ms = 0;
 		char why[1024];
 		snprintf(why, sizeof(why), "the cutover was refused: %s", tool_string(answer, "message"));
 		json_decref(answer);
@@ -178,7 +209,6 @@ static int cutover(struct run *r)
 	if (rc != STEP_DONE)
 		return run_ended(r, rc, answer);
 	json_decref(answer);
-	r->cutover_ms = start;
 	return EXIT_DONE;
 }
 
@@ -309,7 +339,7 @@ int migrate_run(struct tool *t, const struct arguments *a)
 	if (rc == EXIT_DONE)
 		rc = change_placement(t, a, a->value[OPT_TO], &r.to);
 	if (rc == EXIT_DONE && client_connect(t, &r.c) != CALL_OK) /* nothing to wait for before it has begun */
-		rc = tool_fail(t, EXIT_UNREACHABLE, "unreachable", "%s", r.c.fault);
+		rc = client_fail(t, &r.c, CALL_DOWN, NULL);
 	if (rc == EXIT_DONE) {
 		take_signals();
 		rc = begin(&r);

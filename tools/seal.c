@@ -377,11 +377,9 @@ int seal_inspect(struct tool *t, const struct arguments *a)
 	struct seal_keys *k = NULL;
 	struct stat st;
 
-	if (partition && !a->second) {
-		fprintf(stderr, "berth: --partition %s needs an envelope: berth seal inspect FILE ENVELOPE\n",
-			partition);
-		return EXIT_USAGE;
-	}
+	if (partition && !a->second)
+		return tool_fail(t, EXIT_USAGE, "usage",
+				 "--partition %s needs an envelope: berth seal inspect FILE ENVELOPE", partition);
 	int rc = bs_file_load(a->operand, &k, &st, &fault);
 	if (rc != BERTH_OK)
 		return fail_load(t, a->operand, rc, &fault);

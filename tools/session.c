@@ -5,6 +5,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "../reader_lib/berth.h"
 #include "run.h"
 #include "tool.h"
 
@@ -32,13 +33,9 @@ static enum step_result reach(struct run *r, bool stoppable)
 			return STEP_LOST;
 		run_progress(r, "reconnect", "%s: waiting for berthd to come back, %u s at most", r->partition,
 			     (unsigned)((RUN_RECONNECT_MS - (now_ms() - start)) / 1000));
-		if (stoppable) {
-			run_wait(RETRY_MS);
-			if (run_interrupted())
-				return STEP_STOPPED;
-		} else {
-			nanosleep(&(struct timespec){.tv_nsec = RETRY_MS * 1000000L}, NULL);
-		}
+		run_wait(RETRY_MS);
+		if (stoppable ? run_interrupted() : run_hurried())
+			return STEP_STOPPED;
 	}
 	return STEP_DONE;
 }
@@ -65,7 +62,9 @@ static enum step_result ask(struct run *r, const char *method, json_t *params, b
 		enum step_result reached = reach(r, stoppable);
 		if (reached != STEP_DONE)
 			return reached;
-		enum call_result called = call(r, method, params, NULL, answer);
+		enum call_result called = call(r, method, params, stoppable ? &run_stop : &run_stop_hurried, answer);
+		if (called == CALL_STOPPED)
+			return STEP_STOPPED;
 		if (called != CALL_DOWN)
 			return called == CALL_OK ? STEP_DONE : STEP_REFUSED;
 	}
@@ -121,36 +120,92 @@ bool session_moved(const struct run *r)
 	return reached_goal(r, &complete);
 }
 
+enum step_result session_look_open(struct run *r, bool stoppable, bool *was_done, json_t **answer)
+{
+	enum step_result rc = session_look(r, stoppable, answer);
+
+	*was_done = rc == STEP_DONE && reached_goal(r, &r->open);
+	if (rc != STEP_DONE)
+		return rc;
+	r->open.method = NULL;
+	if (*was_done)
+		r->epoch = r->state_epoch;
+	return r->state_epoch == r->epoch ? STEP_DONE : STEP_FOREIGN;
+}
+
+/* It was sent again because the first answer did not come, and is refused: perhaps because the first one was carried
+ * out. */
+static enum step_result refused_again(struct run *r, const struct step *s, json_t **answer)
+{
+	json_t *error = *answer;
+	bool was_done;
+
+	*answer = NULL;
+	enum step_result rc = session_look_open(r, s->stoppable, &was_done, answer);
+	if ((rc == STEP_DONE && !was_done) || rc == STEP_FOREIGN) {
+		*answer = error;
+		return STEP_REFUSED;
+	}
+	json_decref(error);
+	return rc;
+}
+
 enum step_result session_step(struct run *r, const struct step *s, json_t **answer)
 {
+	bool was_done;
+
 	for (int i = 0; i < 10; i++) {
 		*answer = NULL;
-		enum step_result reached = reach(r, s->stoppable);
-		if (reached != STEP_DONE)
-			return reached;
+		enum step_result rc = reach(r, s->stoppable);
+		if (rc != STEP_DONE)
+			return rc;
 		if (s->wait_ms)
 			tool_set_u64(s->params, "wait_ms", s->wait_ms(r));
-		enum call_result called = call(r, s->method, s->params, s->wait_ms ? &run_stop : NULL, answer);
+		r->open = *s;
+		enum call_result called =
+			call(r, s->method, s->params, s->wait_ms ? &run_stop : &run_stop_hurried, answer);
 		if (called == CALL_STOPPED)
 			return STEP_STOPPED;
-		if (called == CALL_OK) {
-			r->epoch = tool_u64(*answer, "epoch");
-			return STEP_DONE;
+		if (called == CALL_REFUSED && i > 0)
+			return refused_again(r, s, answer);
+		if (called != CALL_DOWN) {
+			r->open.method = NULL;
+			r->epoch = called == CALL_OK ? tool_u64(*answer, "epoch") : r->epoch;
+			return called == CALL_OK ? STEP_DONE : STEP_REFUSED;
 		}
-		if (called == CALL_REFUSED)
-			return STEP_REFUSED;
-		/* Not known what became of it. */
-		reached = session_look(r, s->stoppable, answer);
-		if (reached != STEP_DONE)
-			return reached;
-		if (reached_goal(r, s)) {
-			r->epoch = r->state_epoch;
-			return STEP_DONE;
-		}
-		if (r->state_epoch != r->epoch)
-			return STEP_FOREIGN;
+		rc = session_look_open(r, s->stoppable, &was_done, answer);
+		if (rc != STEP_DONE || was_done)
+			return rc;
 	}
 	return STEP_LOST;
+}
+
+const char *session_table_phase(const struct run *r, uint64_t *epoch)
+{
+	static const char *const phases[] = {
+		[BERTH_SETTLED] = "", [BERTH_DRAINING] = "draining", [BERTH_CUTOVER] = "cutover"};
+	const struct berth_attach_options options = {
+		.size = sizeof(options),
+		.writes = BERTH_WRITES_NONE,
+		.max_readers = 1,
+		.wait_ms = BERTH_NO_WAIT,
+	};
+	struct berth *b = NULL;
+	struct berth_reader *reader = NULL;
+	struct berth_route route;
+	const char *phase = NULL;
+
+	if (berth_attach(r->t->path, &options, &b) != BERTH_OK)
+		return NULL;
+	if (berth_reader_open(b, &reader) == BERTH_OK &&
+	    berth_route(reader, r->partition, strlen(r->partition), &route) == BERTH_OK && !route.is_default &&
+	    route.phase <= BERTH_CUTOVER) {
+		phase = phases[route.phase];
+		*epoch = route.epoch;
+	}
+	berth_reader_close(&reader);
+	berth_detach(&b);
+	return phase;
 }
 
 void session_endpoint(struct run *r, const char *cluster, char *out)

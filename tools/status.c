@@ -56,7 +56,7 @@ static const struct {
 	{"growing", "table is growing", UNIT_NUMBER},
 	{"upkeep_us_max", "longest piece of upkeep, us", UNIT_COUNT},
 	{"loading", "a document is being applied", UNIT_NUMBER},
-	{"documents", "documents applied", UNIT_COUNT},
+	{"documents", "documents applied or refused", UNIT_COUNT},
 	{"documents_refused", "documents refused", UNIT_COUNT},
 	{"connections", "connections", UNIT_COUNT},
 	{"connections_refused", "connections refused", UNIT_COUNT},

@@ -208,6 +208,8 @@ static void put_cell(const struct grid *g, unsigned i, const char *s, FILE *out)
 	size_t n = columns(s);
 	int pad = n < g->width[i] ? (int)(g->width[i] - n) : 0;
 
+	if (g->hidden[i])
+		return;
 	if (g->right[i])
 		fprintf(out, "%*s%s", pad, "", s);
 	else
@@ -215,7 +217,7 @@ static void put_cell(const struct grid *g, unsigned i, const char *s, FILE *out)
 	fputs(i + 1 < g->n_columns ? "  " : "\n", out);
 }
 
-void grid_flush(struct grid *g, FILE *out)
+static void measure(struct grid *g)
 {
 	unsigned i = 0;
 
@@ -223,15 +225,37 @@ void grid_flush(struct grid *g, FILE *out)
 		size_t n = columns(g->cells + at);
 		if (n > g->width[i])
 			g->width[i] = n;
-		i = (i + 1) % g->n_columns;
+		i = i + 1 < g->n_columns ? i + 1 : 0;
 	}
+}
+
+void grid_fit(struct grid *g, size_t room, const char *const headings[])
+{
+	size_t all = columns(g->heading[g->n_columns - 1]);
+
+	measure(g);
+	for (unsigned i = 0; i + 1 < g->n_columns; i++)
+		all += g->width[i] + 2;
+	for (; *headings && all > room; headings++)
+		for (unsigned i = 0; i + 1 < g->n_columns; i++)
+			if (strcmp(g->heading[i], *headings) == 0) {
+				g->hidden[i] = true;
+				all -= g->width[i] + 2;
+			}
+}
+
+void grid_flush(struct grid *g, FILE *out)
+{
+	unsigned i;
+
+	measure(g);
 	for (i = 0; !g->headed && i < g->n_columns; i++)
 		put_cell(g, i, g->heading[i], out);
 	g->headed = true;
 	i = 0;
 	for (size_t at = 0; at < g->len; at += strlen(g->cells + at) + 1) {
 		put_cell(g, i, g->cells + at, out);
-		i = (i + 1) % g->n_columns;
+		i = i + 1 < g->n_columns ? i + 1 : 0;
 	}
 	g->len = 0;
 }

@@ -29,7 +29,7 @@ char *text_time(char *out, int64_t realtime_ms); /* "2026-01-31 23:59:58", local
 struct grid {
 	unsigned n_columns;
 	size_t width[16];
-	bool right[16];
+	bool right[16], hidden[16];
 	const char *heading[16];
 	bool headed;
 	char *cells; /* NUL-terminated one after the other */
@@ -42,6 +42,9 @@ void grid_headings(struct grid *, const char *const headings[]);
 void grid_cell(struct grid *, const char *s, size_t len); /* escapes */
 void grid_text(struct grid *, const char *s);
 void grid_u64(struct grid *, uint64_t);
+/* Leaves out columns, in the order of these headings, until the cells so far fit into so many columns of a terminal;
+ * the last one counts as its heading alone. */
+void grid_fit(struct grid *, size_t columns, const char *const headings[]);
 void grid_flush(struct grid *, FILE *);
 void grid_end(struct grid *); /* frees; what is not flushed is dropped */
 

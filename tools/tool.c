@@ -80,6 +80,24 @@ static void put_message(const char *message)
 	free(escaped);
 }
 
+static int fail(const struct tool *t, enum tool_exit code, const char *name, json_t *members, const char *message)
+{
+	if (!t->json) {
+		put_message(message);
+		json_decref(members);
+		return (int)code;
+	}
+	json_t *error = tool_object(), *line = tool_object();
+	tool_set(error, "code", json_string(name));
+	tool_set(error, "message", text_json(message, strlen(message)));
+	if (members && json_object_update_missing(error, members) != 0)
+		tool_no_memory();
+	json_decref(members);
+	tool_set(line, "error", error);
+	tool_print_json(line);
+	return (int)code;
+}
+
 int tool_fail(const struct tool *t, enum tool_exit code, const char *name, const char *format, ...)
 {
 	char message[8192];
@@ -88,16 +106,19 @@ int tool_fail(const struct tool *t, enum tool_exit code, const char *name, const
 	va_start(arguments, format);
 	vsnprintf(message, sizeof(message), format, arguments);
 	va_end(arguments);
-	if (!t->json) {
-		put_message(message);
-		return (int)code;
-	}
-	json_t *error = tool_object(), *line = tool_object();
-	tool_set(error, "code", json_string(name));
-	tool_set(error, "message", text_json(message, strlen(message)));
-	tool_set(line, "error", error);
-	tool_print_json(line);
-	return (int)code;
+	return fail(t, code, name, NULL, message);
+}
+
+int tool_fail_with(const struct tool *t, enum tool_exit code, const char *name, json_t *members, const char *format,
+		   ...)
+{
+	char message[8192];
+	va_list arguments;
+
+	va_start(arguments, format);
+	vsnprintf(message, sizeof(message), format, arguments);
+	va_end(arguments);
+	return fail(t, code, name, members, message);
 }
 
 void tool_note(const struct tool *t, const char *format, ...)
@@ -105,8 +126,7 @@ void tool_note(const struct tool *t, const char *format, ...)
 	char message[8192];
 	va_list arguments;
 
-	if (t->json)
-		return;
+	(void)t;
 	va_start(arguments, format);
 	vsnprintf(message, sizeof(message), format, arguments);
 	va_end(arguments);
@@ -159,8 +179,8 @@ static const char *code_name(int code)
 
 int tool_fail_code(const struct tool *t, int code, const char *what)
 {
-	const char *cause = code == BERTH_E_SYSTEM ? strerror(errno) : "";
+	const char *cause = code == BERTH_E_SYSTEM && errno ? strerror(errno) : berth_strerror(code);
 
-	return tool_fail(t, code == BERTH_E_CORRUPT ? EXIT_DAMAGE : EXIT_UNREACHABLE, code_name(code), "%s: %s%s%s",
-			 what, berth_strerror(code), cause[0] ? ": " : "", cause);
+	return tool_fail(t, code == BERTH_E_CORRUPT ? EXIT_DAMAGE : EXIT_UNREACHABLE, code_name(code), "%s: %s", what,
+			 cause);
 }

@@ -19,12 +19,15 @@ struct arguments; /* commands.h */
 #define EXITS(X) \
 	X(EXIT_DONE, 0, "done; of `status`: said what there is, a daemon that is down included") \
 	X(EXIT_REFUSED, 1, \
-	  "refused, nothing was changed; or `migrate run` could not end well and has undone the migration") \
+	  "refused, nothing was changed; or `migrate run` could not end well, and the migration is undone; or the " \
+	  "output could not be written") \
 	X(EXIT_USAGE, 2, "the command line is wrong") \
 	X(EXIT_UNREACHABLE, 3, \
-	  "the daemon cannot be reached, or there is no instance, or no mirror for packet programs") \
+	  "the daemon cannot be reached, or this user may not, or there is no instance, or no mirror for packet " \
+	  "programs") \
 	X(EXIT_DAMAGE, 4, \
 	  "damage was found in shared memory, or the mirror for packet programs differed from the table") \
+	X(EXIT_STANDS, 5, "of `migrate run`: the migration stands, or may stand, as the message says") \
 	X(EXIT_INTERRUPTED, 130, "`migrate run` was interrupted, and has undone the migration")
 enum tool_exit {
 #define EXIT_ENUM(e, code, text) e = code,
@@ -49,11 +52,14 @@ struct tool {
  * on stderr. It names what was wrong, the value, and what to do. */
 int tool_fail(const struct tool *, enum tool_exit code, const char *name, const char *format, ...)
 	__attribute__((format(printf, 4, 5)));
+/* The same, with further members for the error object, which are taken over; NULL: none. */
+int tool_fail_with(const struct tool *, enum tool_exit code, const char *name, json_t *members, const char *format, ...)
+	__attribute__((format(printf, 5, 6)));
 /* The same of the error object of an answer (writer/PROTOCOL.md): EXIT_REFUSED. Keeps every field of `data`. */
 int tool_refused(const struct tool *, const json_t *error);
 /* The same of a code of berth_errors.h, while doing `what`: EXIT_DAMAGE for BERTH_E_CORRUPT, else EXIT_UNREACHABLE. */
 int tool_fail_code(const struct tool *, int code, const char *what);
-/* A remark on stderr, never on stdout; not with --json. */
+/* A remark on stderr, never on stdout; with --json too. */
 void tool_note(const struct tool *, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* One JSON value on a line of stdout; takes the reference over. */

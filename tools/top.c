@@ -30,6 +30,7 @@ struct picture { /* what one look found; NULL: nothing */
 
 struct top {
 	struct tool *t;
+	size_t columns; /* of the terminal; 0: none */
 	struct client c;
 	struct picture now;
 	struct processes names;
@@ -38,10 +39,22 @@ struct top {
 };
 
 static volatile sig_atomic_t ended;
+static bool keys; /* standard input is a terminal */
 
 static void on_end(int number)
 {
 	ended = number;
+}
+
+static bool end_asked(void)
+{
+	struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
+	char key;
+
+	while (keys && !ended && poll(&input, 1, 0) > 0)
+		if (read(STDIN_FILENO, &key, 1) != 1 || key == 'q' || key == 'Q' || key == 3)
+			ended = 1;
+	return ended != 0;
 }
 
 static void drop(struct picture *p)
@@ -81,10 +94,11 @@ static enum call_result look(struct top *top)
 		top->now.packets = NULL;
 	}
 	drop(&top->now);
-	if (top->c.fd < 0 && client_connect(top->t, &top->c) != CALL_OK)
-		return CALL_DOWN;
+	enum call_result rc = top->c.fd < 0 ? client_connect(top->t, &top->c) : CALL_OK;
+	if (rc != CALL_OK)
+		return rc;
 	top->now.at_ms = seg_clock_ms(CLOCK_MONOTONIC);
-	enum call_result rc = ask(top, "status", &top->now.status);
+	rc = ask(top, "status", &top->now.status);
 	if (rc == CALL_OK)
 		rc = ask(top, "migrations", &top->now.migrations);
 	if (rc == CALL_OK)
@@ -180,6 +194,10 @@ static void put_bars(const struct top *top, FILE *out)
 
 static void put_picture(struct top *top, const char *fault, FILE *out)
 {
+	/* What a narrow window goes without, the least first. */
+	static const char *const of_migrations[] = {"BEGUN AGO", "EPOCH", "FROM", NULL};
+	static const char *const of_readers[] = {"SLOT",    "UID", "ATTACHED FOR", "READERS", "IN SECTION",
+						 "UNKNOWN", NULL};
 	struct grid g;
 
 	if (!top->now.status) {
@@ -190,12 +208,16 @@ static void put_picture(struct top *top, const char *fault, FILE *out)
 	if (json_array_size(json_object_get(top->now.migrations, "migrations"))) {
 		fputc('\n', out);
 		migrate_grid(top->t, &top->names, &g, json_object_get(top->now.migrations, "migrations"));
+		if (top->columns)
+			grid_fit(&g, top->columns, of_migrations);
 		grid_flush(&g, out);
 		grid_end(&g);
 		put_bars(top, out);
 	}
 	fputc('\n', out);
 	readers_grid(&g, json_object_get(top->now.readers, "readers"));
+	if (top->columns)
+		grid_fit(&g, top->columns, of_readers);
 	grid_flush(&g, out);
 	grid_end(&g);
 	if (top->now.packets)
@@ -229,7 +251,22 @@ static int once(struct top *top)
 
 /* ---- the terminal ---- */
 
-/* As much of the picture as the screen has room for, in one write. */
+/* How many of the n bytes go on one line of the screen: whole characters, and whole words where one ends there. */
+static size_t fitting(const char *at, size_t n, size_t columns)
+{
+	size_t bytes = 0, word = 0;
+
+	for (size_t column = 0; bytes < n && column < columns; column++) {
+		do
+			bytes++;
+		while (bytes < n && ((unsigned char)at[bytes] & 0xc0) == 0x80);
+		if (bytes < n && at[bytes] == ' ')
+			word = bytes;
+	}
+	return bytes < n && word ? word : bytes;
+}
+
+/* As much of the picture as the screen has room for, in one write; longer lines are broken. */
 static void draw(struct top *top, const char *fault)
 {
 	struct winsize size = {0};
@@ -239,24 +276,21 @@ static void draw(struct top *top, const char *fault)
 
 	if (!out)
 		tool_no_memory();
+	if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0 || !size.ws_row || !size.ws_col)
+		size = (struct winsize){.ws_row = 24, .ws_col = 80};
+	top->columns = size.ws_col;
 	put_picture(top, fault, out);
 	fprintf(out, "\n(q ends)\n");
 	if (fclose(out) != 0)
 		tool_no_memory();
-	if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0 || !size.ws_row)
-		size = (struct winsize){.ws_row = 24, .ws_col = 80};
 	fputs("\033[H", stdout);
 	at = text;
 	for (unsigned row = 0; at && *at && row + 1 < size.ws_row; row++) {
-		size_t n = strcspn(at, "\n"), columns = 0, bytes = 0;
-		while (bytes < n && columns < size.ws_col) { /* whole characters */
-			do
-				bytes++;
-			while (bytes < n && ((unsigned char)at[bytes] & 0xc0) == 0x80);
-			columns++;
-		}
-		printf("%.*s\033[K\n", (int)bytes, at);
-		at += n + (at[n] == '\n');
+		size_t n = fitting(at, strcspn(at, "\n"), size.ws_col);
+		printf("%.*s\033[K\n", (int)n, at);
+		at += n;
+		at += strspn(at, " ");
+		at += *at == '\n';
 	}
 	fputs("\033[J", stdout);
 	fflush(stdout);
@@ -264,17 +298,14 @@ static void draw(struct top *top, const char *fault)
 }
 
 /* Until the next redraw, `q`, or a signal. False: it is over. */
-static bool rest(bool keys, const sigset_t *mask)
+static bool rest(const sigset_t *mask)
 {
 	struct pollfd input = {.fd = keys ? STDIN_FILENO : -1, .events = POLLIN};
 	struct timespec ts = {.tv_nsec = REDRAW_MS % 1000 * 1000000L, .tv_sec = REDRAW_MS / 1000};
-	char key;
 
-	if (ppoll(&input, 1, &ts, mask) > 0) {
-		if (read(STDIN_FILENO, &key, 1) != 1 || key == 'q' || key == 'Q' || key == 3)
-			return false;
-	}
-	return !ended;
+	if (!end_asked())
+		ppoll(&input, 1, &ts, mask);
+	return !end_asked();
 }
 
 static int screen(struct top *top)
@@ -283,14 +314,16 @@ static int screen(struct top *top)
 	struct sigaction action = {.sa_handler = on_end};
 	struct termios before, raw;
 	sigset_t block, mask;
-	bool keys = tcgetattr(STDIN_FILENO, &before) == 0;
+	struct client_stop stop = {.mask = &mask, .asked = end_asked};
 
+	stop.keys = keys = tcgetattr(STDIN_FILENO, &before) == 0;
+	top->c.stop = &stop;
 	sigemptyset(&block);
 	for (size_t i = 0; i < sizeof(endings) / sizeof(endings[0]); i++) {
 		sigaddset(&block, endings[i]);
 		sigaction(endings[i], &action, NULL);
 	}
-	sigprocmask(SIG_BLOCK, &block, &mask); /* they come in while resting only */
+	sigprocmask(SIG_BLOCK, &block, &mask); /* they come in while something is waited for */
 	if (keys) {
 		raw = before;
 		raw.c_lflag &= ~(tcflag_t)(ICANON | ECHO);
@@ -299,8 +332,10 @@ static int screen(struct top *top)
 	fputs("\033[?1049h\033[?25l\033[2J", stdout);
 	do {
 		enum call_result rc = look(top);
-		draw(top, rc == CALL_OK ? "" : top->c.fault);
-	} while (rest(keys, &mask));
+		if (rc != CALL_STOPPED)
+			draw(top, rc == CALL_OK ? "" : top->c.fault);
+	} while (rest(&mask));
+	top->c.stop = NULL;
 	fputs("\033[?25h\033[?1049l", stdout);
 	fflush(stdout);
 	if (keys)

@@ -193,7 +193,7 @@ int verify_run(struct tool *t, const struct arguments *a)
 	if (rc == BERTH_OK && faccessat(t->dir_fd, "root", R_OK, AT_EACCESS) != 0)
 		rc = errno == ENOENT ? BERTH_E_NO_INSTANCE : BERTH_E_PERMISSION;
 	if (rc != BERTH_OK)
-		return tool_fail_code(t, rc, t->path);
+		return instance_fail(t, rc);
 	rc = check(&v);
 	if (rc == EXIT_DONE)
 		rc = conclude(&v);

@@ -179,6 +179,7 @@ static void check_ledger(struct verify *v, const struct ledger *l)
 		v->n_readers +=
 			slot < l->n_rows && atomic_load_explicit(&l->rows[slot].attach, memory_order_relaxed) != 0;
 	}
+	v->n_readers -= v->live && v->n_readers; /* our own */
 	faults_free(&f);
 }
 

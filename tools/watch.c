@@ -95,8 +95,10 @@ int history_show(struct tool *t, const struct arguments *a)
 		grid_text(&g, about_clusters(event) ? "" : state);
 		grid_text(&g, tool_string(event, "who"));
 	}
-	if (!t->json)
+	if (!t->json && i)
 		grid_flush(&g, stdout);
+	else if (!t->json)
+		puts("no change is recorded (a `memory:` store forgets at a restart)");
 	grid_end(&g);
 	json_decref(result);
 	return EXIT_DONE;
@@ -104,12 +106,15 @@ int history_show(struct tool *t, const struct arguments *a)
 
 /* ---- watch ---- */
 
-static void tell_change(const struct tool *t, const json_t *change)
+static void tell_change(const struct tool *t, json_t *change)
 {
 	char time_text[TEXT_UNIT], state[STATE_TEXT], line[2 * STATE_TEXT], shown[4 * sizeof(line)], epoch[32] = "";
 
 	if (t->json) {
-		tool_print_json(json_incref((json_t *)(uintptr_t)change));
+		if (json_is_object(change) &&
+		    !json_object_get(change, "at_ms")) /* as in `history`; here: when it came */
+			tool_set_u64(change, "at_ms", seg_clock_ms(CLOCK_REALTIME));
+		tool_print_json(json_incref(change));
 		fflush(stdout);
 		return;
 	}
