@@ -13,7 +13,6 @@
  * a processor in its first seconds), and costs little when a write hangs.
  * Called by methods.c, conn.c, control.c; control thread. Nothing here changes a placement. */
 #include <errno.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
@@ -121,15 +120,6 @@ static void note(struct server *s, const struct completing *w, uint64_t remainin
 		d->open_since_ns = w->since_ns; /* the youngest says how often */
 }
 
-/* A connection that waits is not read: whether its peer is still there shows only here. Who has only closed its sending
- * half still wants its answer. */
-static bool gone(const struct conn *c)
-{
-	struct pollfd p = {.fd = c->fd};
-
-	return poll(&p, 1, 0) == 1 && (p.revents & (POLLHUP | POLLERR));
-}
-
 static void look(struct server *s, uint64_t now)
 {
 	struct drain_timer *d = &s->drain_timer;
@@ -146,7 +136,7 @@ static void look(struct server *s, uint64_t now)
 		bool over = !b.reason || now >= w->until_ns;
 
 		next = TAILQ_NEXT(c, queue_link);
-		if ((over || sweep) && gone(c))
+		if ((over || sweep) && conn_gone(c))
 			conn_close(c);
 		else if (over)
 			conn_again(c);

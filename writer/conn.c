@@ -4,6 +4,7 @@
  * leave in the same turn of the loop in which its request came, with one send. Control thread only. */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -16,6 +17,7 @@
 #include "watch.h"
 
 #define TURN_NS 250000u     /* how long one connection may keep the loop with what it has buffered */
+#define LOOKS_NS 2000000u   /* how long berth.sock's requests may keep one turn of the loop */
 #define ANSWERS_SOFT 65536u /* bytes of answers before they are sent, whatever else is buffered */
 #define SPARE_MAX 262144u   /* larger buffers are not kept for the next connection */
 
@@ -70,6 +72,8 @@ static void drop_sent(struct conn *c)
 
 static void conn_unqueue(struct conn *c)
 {
+	if (c->server->waiting_admin == c)
+		c->server->waiting_admin = TAILQ_PREV(c, conn_list, queue_link);
 	if (c->queued)
 		TAILQ_REMOVE(c->queued, c, queue_link);
 	c->queued = NULL;
@@ -77,9 +81,25 @@ static void conn_unqueue(struct conn *c)
 
 static void conn_queue(struct conn *c, struct conn_list *list)
 {
+	struct server *s = c->server;
+
 	conn_unqueue(c);
 	c->queued = list;
-	TAILQ_INSERT_TAIL(list, c, queue_link);
+	if (!c->admin || list != &s->waiting) {
+		TAILQ_INSERT_TAIL(list, c, queue_link);
+		return;
+	}
+	if (s->waiting_admin)
+		TAILQ_INSERT_AFTER(list, s->waiting_admin, c, queue_link);
+	else
+		TAILQ_INSERT_HEAD(list, c, queue_link);
+	s->waiting_admin = c;
+}
+
+/* Of those who wait for their turn; NULL: none. */
+static struct conn *first_looking(const struct server *s)
+{
+	return s->waiting_admin ? TAILQ_NEXT(s->waiting_admin, queue_link) : TAILQ_FIRST(&s->waiting);
 }
 
 static void conn_free(uv_handle_t *handle)
@@ -268,7 +288,7 @@ static void conn_settle(struct conn *c)
 	} else if (c->closing) {
 		conn_close(c);
 		return;
-	} else if (c->load || c->queued == &c->server->parked || c->queued == &c->server->completing) {
+	} else if (c->load || c->queued) {
 		events = 0;
 	} else if (c->scanned < buffer_left(&c->in)) {
 		conn_queue(c, &c->server->waiting);
@@ -377,6 +397,7 @@ static void conn_read(struct conn *c)
 	if (n < 0) {
 		if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
 			conn_close(c);
+		conn_settle(c); /* it may have come from server.waiting, where nothing is armed */
 		return;
 	}
 	if (n == 0) {
@@ -405,6 +426,28 @@ static void conn_read(struct conn *c)
 	watch_flush(s);
 }
 
+/* Reads from a connection of berth.sock, or puts it off: what looking costs may be many times what a change does. */
+static void conn_read_looking(struct conn *c)
+{
+	struct server *s = c->server;
+	uint64_t from;
+
+	if (s->looks_ms != uv_now(&s->loop)) {
+		s->looks_ms = uv_now(&s->loop);
+		s->looks_ns = 0;
+	}
+	if (s->looks_ns > LOOKS_NS || first_looking(s)) { /* nobody comes before those who were put off */
+		c->unread = true;
+		conn_queue(c, &s->waiting);
+		conn_settle(c);
+		upkeep_wake(s);
+		return;
+	}
+	from = uv_hrtime();
+	conn_read(c);
+	s->looks_ns += uv_hrtime() - from;
+}
+
 static void on_poll(uv_poll_t *poll, int status, int events)
 {
 	struct conn *c = poll->data;
@@ -413,8 +456,12 @@ static void on_poll(uv_poll_t *poll, int status, int events)
 		conn_close(c);
 	else if (events & UV_WRITABLE)
 		conn_run(c);
-	else if (events & UV_READABLE)
+	else if (!(events & UV_READABLE))
+		return;
+	else if (c->admin)
 		conn_read(c);
+	else
+		conn_read_looking(c);
 }
 
 struct conn *conn_open(struct server *s, int fd, bool admin, uid_t uid, pid_t pid)
@@ -444,17 +491,35 @@ struct conn *conn_open(struct server *s, int fd, bool admin, uid_t uid, pid_t pi
 	return c;
 }
 
+bool conn_gone(const struct conn *c)
+{
+	struct pollfd p = {.fd = c->fd};
+
+	return poll(&p, 1, 0) == 1 && (p.revents & (POLLHUP | POLLERR));
+}
+
+/* It was first on server.waiting: now it is its turn. Who has more afterwards queues up again at the end. */
+static void conn_turn(struct conn *c)
+{
+	conn_unqueue(c);
+	if (conn_gone(c))
+		conn_close(c);
+	else if (c->unread && c->scanned == buffer_left(&c->in) && buffer_left(&c->out) == 0)
+		conn_read(c);
+	else
+		conn_run(c);
+}
+
 bool conns_run_waiting(struct server *s)
 {
 	uint64_t until = uv_hrtime() + 2 * TURN_NS;
 	struct conn *c;
 
-	while ((c = TAILQ_FIRST(&s->waiting))) { /* who still has more afterwards queues up again at the end */
-		conn_unqueue(c);
-		conn_run(c);
-		if (uv_hrtime() > until)
-			break;
-	}
+	while (s->waiting_admin && uv_hrtime() < until)
+		conn_turn(TAILQ_FIRST(&s->waiting));
+	until = uv_hrtime() + 2 * TURN_NS;
+	while ((c = first_looking(s)) && uv_hrtime() < until)
+		conn_turn(c);
 	return !TAILQ_EMPTY(&s->waiting);
 }
 
@@ -483,7 +548,7 @@ void conns_answer_completing(struct server *s)
 		conn_queue(c, &s->waiting);
 	while ((c = TAILQ_FIRST(&s->waiting))) {
 		conn_unqueue(c);
-		if (c->completing)
+		if (c->completing && !conn_gone(c))
 			conn_run(c);
 	}
 }

@@ -263,6 +263,8 @@ void control_sweep(struct server *s)
 
 			if (now - since > CONN_IDLE_MS)
 				why = "answers not read";
+		} else if (c->queued == &s->parked && conn_gone(c)) {
+			why = "gone";
 		} else if (waits_for_nothing(c) && now - c->heard_ms > CONN_IDLE_MS) {
 			why = "idle";
 		}

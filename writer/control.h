@@ -6,7 +6,8 @@
  *
  *   its peer's next bytes        readable
  *   its peer reading answers     writable; no request is looked at meanwhile
- *   its turn                     on server.waiting: whole requests are buffered, the idle handle goes on with them
+ *   its turn                     on server.waiting: whole requests are buffered, or bytes are in its socket; the idle
+ *                                handle goes on with them, with those of admin.sock first
  *   the end of a document        on server.parked: a changing request stays in the buffer and is read again then
  *   the end of a compare         on server.parked too: `bpf.verify` is read again when a pass has ended
  *   the end of old writes        on server.completing: `complete` with wait_ms stays in the buffer and is read again then
@@ -17,7 +18,11 @@
  *   conn.in | {complete p, wait_ms} | {begin q} | {sta...     not read from the socket meanwhile
  *             ^ read again: the drain is over -> its answer, then on with {begin q}
  *
- * Answers leave in the order of the requests. Each wait has a limit but those for a document (control.c, wait_ms). */
+ * Answers leave in the order of the requests. Each wait has a limit but those for a document (control.c, wait_ms). No
+ * request that has waited is done when its peer has closed the connection meanwhile (conn_gone).
+ *
+ * What requests of berth.sock cost, those of admin.sock do not wait for, but for the one that is being answered and those
+ * of some ms: beyond that a connection of berth.sock that has something to be read is put on server.waiting. */
 #ifndef BERTH_WRITER_CONTROL_H
 #define BERTH_WRITER_CONTROL_H
 
@@ -77,7 +82,7 @@ enum refusal_code control_open(struct server *, struct refusal *);
 /* No more new connections; the sockets' names go. */
 void control_stop_listening(struct server *);
 void control_close(struct server *);
-/* Once a second: closes who is idle or does not read. */
+/* Once a second: closes who is idle or does not read, and who is parked and gone. */
 void control_sweep(struct server *);
 
 /* ---- conn.c ---- */
@@ -87,12 +92,15 @@ void conn_close(struct conn *);
 /* Goes on with buffered requests, sends what there is to send, arms the poll. Whoever appended to conn.out from outside
  * of a request (a notification, a late answer) calls it afterwards. */
 void conn_run(struct conn *);
-/* A slice of what is on server.waiting. True when more is left. */
+/* A slice of what is on server.waiting for each socket. True when more is left. */
 bool conns_run_waiting(struct server *);
-/* The document is through: parked requests may be tried again. */
+/* The document is through, or its fate is unknown: parked requests may be tried again. */
 void conns_unpark(struct server *);
 /* What it waited for has come, or will not come: its request is read again soon. */
 void conn_again(struct conn *);
+/* A connection that waits is not read: whether its peer is still there shows only here. Who has only closed its sending
+ * half still wants its answer. */
+bool conn_gone(const struct conn *);
 /* At a stop: each `complete` that waits is answered with what is true now. */
 void conns_answer_completing(struct server *);
 const char *conn_who(struct conn *);

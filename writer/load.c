@@ -214,7 +214,7 @@ static void finish(struct load *l, struct core_load_summary *summary)
 	json_decref(l->id);
 	close_all(l);
 	uv_close((uv_handle_t *)&l->look, on_look_closed);
-	if (!core_loading(s->core))
+	if (!core_loading(s->core) || s->load_unknown)
 		conns_unpark(s);
 	upkeep_soon(s, 1);
 	if (s->stopping)
@@ -246,12 +246,14 @@ bool load_step(struct server *s)
 
 	if (!l || !l->applying)
 		return false;
-	if (atomic_load(&l->abandoned))
+	if (atomic_load(&l->abandoned)) {
 		cancel(l);
-	else if (core_load_step(s->core, SLICE_US, &done, &summary, &l->refusal) != R_DONE)
+	} else if (core_load_step(s->core, SLICE_US, &done, &summary, &l->refusal) != R_DONE) {
+		s->load_unknown = core_loading(s->core);
 		finish(l, NULL);
-	else if (done)
+	} else if (done) {
 		finish(l, &summary);
+	}
 	return s->load != NULL;
 }
 
@@ -271,8 +273,10 @@ void load_finish(struct server *s)
 	if (s->load)
 		load_stop(s->load);
 	load_step(s);
-	for (until += STOP_NS; core_loading(s->core) && uv_hrtime() < until;)
-		core_step(s->core, SLICE_US);
+	until = uv_hrtime() + STOP_NS;
+	while (core_loading(s->core) && uv_hrtime() < until)
+		if (core_step(s->core, SLICE_US) != 0) /* nothing to do but to ask the store again what became of it */
+			uv_sleep(1);
 }
 
 static void on_parsed(uv_async_t *parsed)
@@ -284,7 +288,8 @@ static void on_parsed(uv_async_t *parsed)
 	if (l->refusal.code == R_DONE && atomic_load(&l->abandoned))
 		refuse(&l->refusal, R_BUSY, "given up before anything was applied: retry");
 	if (l->refusal.code == R_DONE) {
-		core_load_start(s->core, l->document, &l->options, l->who, &l->refusal);
+		if (core_load_start(s->core, l->document, &l->options, l->who, &l->refusal) != R_BACKEND)
+			s->load_unknown = false; /* the core has asked the store what became of the one before */
 		l->document = NULL;
 	}
 	if (l->refusal.code != R_DONE) {
@@ -299,9 +304,8 @@ static void on_parsed(uv_async_t *parsed)
 static void on_look(uv_timer_t *timer)
 {
 	struct load *l = timer->data;
-	struct pollfd p = {.fd = l->conn ? l->conn->fd : -1};
 
-	if (l->conn && poll(&p, 1, 0) == 1 && (p.revents & (POLLHUP | POLLERR)))
+	if (l->conn && conn_gone(l->conn))
 		conn_close(l->conn);
 }
 

@@ -267,12 +267,21 @@ static enum refusal_code socket_check(const struct conn *c, const struct method 
 }
 
 /* Must the request wait for a document? `load` waits for the whole of the one before it, the others only while that one
- * is being applied. */
+ * is being applied. Nobody waits while the fate of one is unknown: that may take as long as a disk is bad, and the core
+ * says so. */
 static bool must_park(const struct server *s, const struct method *m)
 {
 	if (m->socket != ON_ADMIN_PARKED)
 		return false;
-	return core_loading(s->core) || (s->load && m->handle == method_load);
+	return (core_loading(s->core) && !s->load_unknown) || (s->load && m->handle == method_load);
+}
+
+/* The store has just said what became of a document, and it is published or undone now: the request waits after all. */
+static void park_after_all(struct call *call)
+{
+	call->parks = true;
+	call->server->load_unknown = false;
+	upkeep_soon(call->server, 0);
 }
 
 /* Of changes that this connection's request has made, or brought to light. */
@@ -314,6 +323,8 @@ static enum rpc_outcome dispatch(struct conn *c, json_t *root, struct refusal *r
 		c->server->answering = c;
 		code = m->handle(&call, r);
 		c->server->answering = NULL;
+		if (code == R_BUSY && m->socket == ON_ADMIN_PARKED && core_loading(c->server->core))
+			park_after_all(&call);
 		if (call.later) {
 			buffer_cut(call.out, start);
 			return RPC_LATER;

@@ -40,8 +40,8 @@ enum method_socket {
 		  MUST("fences", BOOLEAN) MUST("monotonic_ns", INTEGER) MUST("boottime_ns", INTEGER) \
 			  MAY("leases", INTEGER) MAY("cursors", BOOLEAN)) \
 	X("reattach", reattach, ON_LOOK, \
-	  MUST("slot", INTEGER) MUST("attach", INTEGER) MUST("pid", INTEGER) \
-		  MAY("monotonic_ns", INTEGER) MAY("boottime_ns", INTEGER)) \
+	  MUST("slot", INTEGER) MUST("attach", INTEGER) MUST("pid", INTEGER) MAY("monotonic_ns", INTEGER) \
+		  MAY("boottime_ns", INTEGER)) \
 	X("cluster.set", cluster_set, ON_ADMIN_PARKED, MUST("id", STRING) MAY("endpoint", STRING)) \
 	X("cluster.remove", cluster_remove, ON_ADMIN_PARKED, MUST("id", STRING)) \
 	X("set", set, ON_ADMIN_PARKED, \
@@ -64,7 +64,7 @@ struct call {
 	const json_t *args[PARAMS_MAX]; /* NULL: not given */
 	struct buffer *out;             /* where the handler writes its result, one JSON value */
 	bool later;                     /* set by the handler: it has taken the id and answers through conn.load */
-	bool parks;                     /* set by the handler: nothing was done, try again when a compare has ended */
+	bool parks;                     /* nothing was done, try again when a compare, or a document, has ended */
 	bool waits;                     /* set by the handler: nothing was done, the request waits for a drain */
 };
 

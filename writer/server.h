@@ -55,12 +55,14 @@ struct server {
 	uint64_t n_descriptors_max;
 	uint64_t starved_ms;         /* when the log was last told that there are none */
 	struct conn_list conns;      /* all */
-	struct conn_list waiting;    /* have whole requests in their buffer and may go on (conn.queued) */
+	struct conn_list waiting;    /* have something to be looked at and may go on (conn.queued) */
+	struct conn *waiting_admin;  /* the last on waiting that is one of admin.sock: these come first; NULL: none */
 	struct conn_list parked;     /* wait for the document that is being applied */
 	struct conn_list completing; /* wait for the drain of a partition */
 	char *input;                 /* FRAME_MAX bytes that whoever reads right now may use */
 	struct buffer spare;         /* likewise, for answers */
 	uint64_t backlog;            /* bytes of answers that peers have not taken yet */
+	uint64_t looks_ms, looks_ns; /* a turn of the loop, by its clock, and what requests of berth.sock took in it */
 	uint64_t n_conns, n_requests, n_refused, n_conns_refused, n_overruns;
 
 	struct conn_list watchers; /* watch.c */
@@ -74,6 +76,7 @@ struct server {
 
 	struct load *load;   /* load.c: the one that runs; NULL: none */
 	bool document_again; /* SIGHUP came while it ran */
+	bool load_unknown;   /* core_loading goes on because nobody knows whether the last one is in the store */
 	uint64_t n_loads, n_loads_refused;
 
 	/* upkeep.c */
@@ -84,7 +87,10 @@ struct server {
 	bool core_busy;         /* core_step wants to be called again at once */
 	uint64_t compared;      /* pass of table against mirror that was last told of */
 	bool bpf_told;          /* that the mirror is off */
-	uint64_t upkeep_ns_max; /* of one turn: how long the sockets wait at most, for what is done between requests */
+	bool growth_told;       /* that the table cannot grow */
+	uint64_t upkeep_ns_max; /* of one turn, what is done between requests: processor time of this thread alone. The
+				 * sockets wait longer when it waits, for the disk, the processor, or the thread that gets
+				 * memory for a table that a document needs at once */
 
 	/* status.c, http.c */
 	uint64_t counted_changes, n_clusters;
