@@ -15,6 +15,7 @@
 #define LEASES_DEFAULT 4096
 #define WAIT_MS_DEFAULT 1000
 #define BACKLOG_WAIT_MS 5
+#define VISIT_MS 100 /* to be seen by membarriers (shm/grace.h), or to fence */
 
 static bool zeros(const unsigned char *p, size_t n)
 {
@@ -143,7 +144,7 @@ int berth_attach(const char *dir_or_instance, const struct berth_attach_options 
 	if (rc == BERTH_OK)
 		rc = bl_attachment_open(b->path, -1, &b->now);
 	if (rc == BERTH_OK) {
-		b->membarrier = grace_register() == 0;
+		b->membarrier = grace_register_within(VISIT_MS) == 0;
 		rc = wait_for_writer(b);
 	}
 	if (rc != BERTH_OK && rc != BERTH_E_WRITER_DOWN) {

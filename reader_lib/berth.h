@@ -88,7 +88,10 @@ struct berth_attach_options {
  * and so is a descriptor of it, through which everything is opened from here on (chroot and dropped groups do no harm).
  *
  * When no daemon answers in time, attaching still succeeds, for look-ups: the gate answers BERTH_E_WRITER_DOWN until
- * berth_maintain has reached one. Waits at most wait_ms. Keeps at most four descriptors open. Any thread.
+ * berth_maintain has reached one. Waits at most wait_ms; the first one of a process also visits each processor once, which
+ * takes milliseconds where they are busy, 0.2 s at most (a process that did not get everywhere in 0.1 s fences for itself:
+ * its calls take some nanoseconds more). Keeps four descriptors open, five with pins. An attachment that berth_maintain
+ * has replaced keeps three, or four, until every reader has followed and its writes have ended. Any thread.
  *
  * *out is the caller's, until berth_detach.
  *   BERTH_E_NO_INSTANCE  no such directory, or no complete instance in it
@@ -111,7 +114,7 @@ int berth_detach(struct berth **b);
 /* Upkeep that the hot path is spared: maps a new table generation ahead of the readers, notices a daemon that went,
  * came back or was replaced, registers with it. Call it from the proxy's loop, when berth_maintain_fd is readable and
  * at least once a second. One thread at a time. Never waits: what takes time is finished by a later call. Readers
- * follow at their next outermost section.
+ * follow at their next outermost section: another registration, or another instance, is another attachment for them.
  *   BERTH_OK             registered with a daemon that holds its socket open; whether its heart still beats is looked at by
  *                        berth_cursor_pin and berth_cursor_release alone, which need its answer
  *   BERTH_E_WRITER_DOWN  no daemon answers at present; look-ups go on, and so does the gate once registered
@@ -134,7 +137,7 @@ int berth_reader_open(struct berth *b, struct berth_reader **out);
 void berth_reader_close(struct berth_reader **r);
 
 /* Opens a read section, or goes one level deeper in the open one. Never fails: what is wrong is answered by the calls
- * inside. */
+ * inside. A null r does nothing; so in berth_read_end. */
 void berth_read_begin(struct berth_reader *r);
 
 /* Ends a level of the section; the outermost end makes every string handed out in it invalid. */
@@ -235,7 +238,8 @@ struct berth_cluster {
 };
 
 /* Name and endpoint of a cluster. Inside a read section only (else BERTH_E_INVAL). Zero-copy; see "Sections".
- *   BERTH_E_UNKNOWN  no such cluster
+ *   BERTH_E_UNKNOWN  no such cluster. One that a look-up has named just before was removed in between, and its partition
+ *                    moved before that: look the partition up again, in the same section (examples/lookup.c)
  *   other errors as of berth_route */
 int berth_cluster(struct berth_reader *r, uint16_t cluster, struct berth_cluster *out);
 
@@ -296,8 +300,13 @@ int berth_write_begin_bulk(struct berth_reader *r, const struct berth_key *keys,
 			   struct berth_write *w, int *status);
 
 /* Ends a write; w is zeroed. r: the ending thread's reader, which need not be the one that began it (what happened
- * between has to happen before this call). Never fails for a write that was begun and not ended.
- *   BERTH_E_INVAL   w is under no lease (never begun, ended already, or a copy of it was); outcome is none of the enum */
+ * between has to happen before this call). Never fails for a write that was begun and not ended. Each write is ended once:
+ * to end a copy of one that has ended is a mistake, which is noticed as a rule, but not always. Of writes of a bulk begin
+ * on one partition it ends another one's share, and once berth_maintain has replaced the attachment it looks at memory
+ * that may be gone.
+ *   BERTH_E_INVAL   w is under no lease: never begun, or ended already; outcome is none of the enum. A copy of it was
+ *                   ended: only while the attachment is the present one, and not of a bulk begin's writes that share a
+ *                   partition */
 int berth_write_end(struct berth_reader *r, struct berth_write *w, enum berth_outcome outcome);
 
 /* ---- cursor affinity --------------------------------------------------------------------------------------- */

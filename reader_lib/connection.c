@@ -21,20 +21,27 @@ void bl_connection_init(struct connection *c)
 	c->n = 0;
 }
 
+/* A child that is forked in between must not close what it has opened there itself. */
+static void drop(int *fd)
+{
+	int was = *fd;
+
+	*fd = -1;
+	fork_order();
+	if (was >= 0)
+		close(was);
+}
+
 void bl_connection_drop_passed(struct connection *c)
 {
-	for (unsigned i = 0; i < 2; i++) {
-		if (c->passed[i] >= 0)
-			close(c->passed[i]);
-		c->passed[i] = -1;
-	}
+	for (unsigned i = 0; i < 2; i++)
+		drop(&c->passed[i]);
 }
 
 void bl_connection_close(struct connection *c)
 {
 	bl_connection_drop_passed(c);
-	if (c->fd >= 0)
-		close(c->fd);
+	drop(&c->fd);
 	bl_connection_init(c);
 }
 

@@ -157,7 +157,7 @@ struct berth_reader {
 	uint64_t section;     /* what the line holds, when depth > 0 */
 	/* cursors */
 	uint64_t pins_generation; /* of root, when pins was mapped; PINS_NONE: there are none */
-	struct cursor_map pins;   /* copy of pins_mapping->map */
+	struct cursor_map pins;   /* copy of pins_mapping->map; bl_no_pins when that is NULL */
 	struct shm_ring *ring;    /* NULL: no registration with rings */
 	const _Atomic uint64_t *ack;
 	uint64_t ring_head, ring_done; /* entries pushed; acknowledged, when that was last looked at */
@@ -203,8 +203,18 @@ struct berth {
 
 /* The answer to damage, counted on the reader's own line where the writer shows it (`berth readers`). */
 COLD int bl_damaged(struct berth_reader *);
-/* What is looked at where there is none: it holds nothing. */
+/* What is looked at where there is none. The entry holds nothing. The file of pins is damaged: no generation is
+ * PINS_NONE, so whoever comes to look at it has read that in root, which is damage. */
 extern const struct shm_entry bl_no_entry;
+extern const struct cursor_map bl_no_pins;
+
+/* What is given back, or freed, leaves the handle first: fork may come at any instruction, in another thread, and
+ * berth_reader_close and berth_detach of the child give back what they find. This keeps the compiler to the order; the
+ * child sees what this thread has stored. */
+INLINE void fork_order(void)
+{
+	atomic_signal_fence(memory_order_seq_cst);
+}
 
 INLINE bool forked(const _Atomic uint64_t *page)
 {
@@ -273,8 +283,10 @@ static inline void bl_slot_return(struct lease_pool *p, uint32_t i)
 COLD uint32_t bl_slot_find(struct lease_pool *, const struct shm_root *);
 COLD bool bl_slot_short(const struct lease_pool *, const struct shm_root *);
 
-/* pins.c. bl_pins_renew: the file in force into r->pins, or what stands against pins at all. bl_pins_ahead: upkeep. */
+/* pins.c. bl_pins_renew: the file in force into r->pins, or what stands against pins at all. bl_pins_none: of no file.
+ * bl_pins_ahead: upkeep. */
 COLD int bl_pins_renew(struct berth_reader *);
+void bl_pins_none(struct berth_reader *);
 void bl_pins_put(struct pins *);
 void bl_pins_ahead(struct attachment *);
 

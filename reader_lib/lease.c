@@ -3,10 +3,13 @@
  * when the owner's list is empty, and whether a write is under way. write.c takes and gives back.
  *
  * L1 A slot is on one list, or in use, or holds an unknown end. The owner, the thread that has the reader, alone takes
- *    slots and gives old unknown ones back; other threads push on `returned`, which the owner takes whole (no ABA).
+ *    slots and gives unknown ones back; other threads push on `returned`, which the owner takes whole (no ABA).
  * L2 Who ends a lease puts its slot on a list *before* it clears the slot, and touches neither pool nor array afterwards:
  *    so an attachment without an open lease can be unmapped (bl_leases_open, acquire, pairs with lease_clear). A slot from
- *    `returned` counts as free once it is seen clear. */
+ *    `returned` counts as free once it is seen clear.
+ * L3 An unknown end is seen for a barrier (shm/lease.h, G4): its slot is taken again after that, or before it, when there
+ *    is no other, with the overflow raised to its time before the slot is cleared. So a begin finds no slot only while as
+ *    many writes as there are slots are under way. */
 #include <stdlib.h>
 #include <time.h>
 
@@ -114,6 +117,28 @@ static void take_old(struct lease_pool *p, const struct shm_root *root)
 		}
 }
 
+/* Owner: unknown ends that a cutover may still have to wait for, the eldest first: from here on the overflow stands for
+ * them, which every cutover waits for. An eighth of the time that they span at once, so that who has no slot left need not
+ * look through all of them for each write. */
+static void take_young(struct lease_pool *p)
+{
+	struct shm_lease *slots = lease_slots(p->array);
+	uint64_t eldest = UINT64_MAX, youngest = 0, state;
+
+	for (uint32_t i = 0; i < p->fresh; i++)
+		if (lease_look(&slots[i], &state) && lease_kind(state) == LEASE_UNKNOWN) {
+			eldest = lease_time(state) < eldest ? lease_time(state) : eldest;
+			youngest = lease_time(state) > youngest ? lease_time(state) : youngest;
+		}
+	for (uint32_t i = 0; eldest <= youngest && i < p->fresh; i++)
+		if (lease_look(&slots[i], &state) && lease_kind(state) == LEASE_UNKNOWN &&
+		    lease_time(state) <= eldest + (youngest - eldest) / 8) {
+			lease_overflow(p->array, &slots[i], lease_time(state)); /* L3 */
+			atomic_store_explicit(&p->link[i], p->free, memory_order_relaxed);
+			p->free = i;
+		}
+}
+
 uint32_t bl_slot_find(struct lease_pool *p, const struct shm_root *root)
 {
 	take_returned(p);
@@ -121,6 +146,8 @@ uint32_t bl_slot_find(struct lease_pool *p, const struct shm_root *root)
 		return p->fresh++;
 	if (p->free == LEASE_NO_SLOT)
 		take_old(p, root);
+	if (p->free == LEASE_NO_SLOT)
+		take_young(p);
 	return bl_slot_pop(p);
 }
 

@@ -218,10 +218,10 @@ int berth_cluster(struct berth_reader *r, uint16_t number, struct berth_cluster 
 		uint32_t off = 0;
 		bool none = true;
 
-		if (unlikely(!current(r))) {
-			rc = bl_reader_renew(r); /* decide.h, G2 */
+		if (unlikely(!current(r) || !r->mapping)) { /* no mapping: no number is known not to be one */
+			rc = bl_reader_renew(r);            /* decide.h, G2 */
 			if (rc != BERTH_OK)
-				return rc;
+				return rc == BERTH_E_CORRUPT ? bl_damaged(r) : rc;
 			continue;
 		}
 		if (number < r->map.n_cluster_slots) /* acquire: pairs with the release store of a complete record */

@@ -117,6 +117,8 @@ int bl_mapping_ahead(struct attachment *at)
 		termgen = atomic_load_explicit(&at->root->termgen, memory_order_acquire);
 		if (SHM_GENERATION(termgen) == 0)
 			return BERTH_E_NO_INSTANCE;
+		if (termgen == UINT64_MAX)
+			return BERTH_E_CORRUPT; /* as reader.c has it */
 		rc = bl_mapping_get(at, termgen, true, &m);
 		if (rc == BERTH_OK) {
 			bl_mapping_put(m); /* `ready` keeps it, unless the lock was taken: then the next call does it */

@@ -11,6 +11,10 @@
 
 #include "pins.h"
 
+static const struct shm_cursors no_file;
+static const _Atomic uint64_t no_bucket = SHM_BUCKET(1, 1); /* leads to the first of no slots: damage */
+const struct cursor_map bl_no_pins = {.file = &no_file, .buckets = &no_bucket};
+
 void bl_pins_put(struct pins *p)
 {
 	if (!p || atomic_fetch_sub_explicit(&p->users, 1, memory_order_acq_rel) != 1) /* G1 */
@@ -90,6 +94,8 @@ static int newest(struct attachment *at, uint64_t *generation, struct pins **out
 		*generation = atomic_load_explicit(&at->root->cursor_generation, memory_order_acquire);
 		if (*generation == 0)
 			return BERTH_E_AGAIN; /* not made yet */
+		if (*generation == PINS_NONE)
+			return BERTH_E_CORRUPT; /* no file has it */
 		rc = pins_get(at, *generation, &p);
 		if (rc == BERTH_OK) {
 			*out = p;
@@ -99,6 +105,23 @@ static int newest(struct attachment *at, uint64_t *generation, struct pins **out
 			return rc;
 	}
 	return rc;
+}
+
+/* p NULL: none. The count of the one before is given back last (fork_order). */
+static void set_pins(struct berth_reader *r, struct pins *p, uint64_t generation)
+{
+	struct pins *old = r->pins_mapping;
+
+	r->pins_mapping = p;
+	r->pins = p ? p->map : bl_no_pins;
+	r->pins_generation = generation;
+	fork_order();
+	bl_pins_put(old);
+}
+
+void bl_pins_none(struct berth_reader *r)
+{
+	set_pins(r, NULL, PINS_NONE);
 }
 
 int bl_pins_renew(struct berth_reader *r)
@@ -114,10 +137,7 @@ int bl_pins_renew(struct berth_reader *r)
 	rc = newest(r->at, &generation, &p);
 	if (rc != BERTH_OK)
 		return rc == BERTH_E_CORRUPT ? bl_damaged(r) : gate_code(rc);
-	bl_pins_put(r->pins_mapping);
-	r->pins_mapping = p;
-	r->pins = p->map;
-	r->pins_generation = generation;
+	set_pins(r, p, generation);
 	return BERTH_OK;
 }
 

@@ -36,7 +36,8 @@ INLINE int pins_ready(struct berth_reader *r)
 {
 	int rc = handle(r);
 
-	if (likely(rc == BERTH_OK) && unlikely(!pins_current(r)))
+	/* Without a file r->pins_generation is PINS_NONE, which a damaged root may say. */
+	if (likely(rc == BERTH_OK) && unlikely(!pins_current(r) || !r->pins_mapping))
 		return bl_pins_renew(r);
 	return rc;
 }

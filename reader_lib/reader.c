@@ -6,7 +6,9 @@
  *    termgen loaded, then that generation mapped. (model: tests/model/section.pml)
  * G2 In a section that the caller opened, older mappings stay until its outermost end: strings point into them.
  *    In a section of a call's own nothing has been handed out, so it is ended and begun anew.
- * G3 An attachment is only replaced outside a section. */
+ * G3 An attachment is only replaced outside a section.
+ * G4 A fork at any instruction leaves the child with handles that it can close: what is given back has left them first,
+ *    what is new is complete before it is theirs (fork_order). At most a count is too many there. */
 #include <stdlib.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -15,9 +17,9 @@
 
 #define ADOPT_TRIES 1000
 
-/* What a reader without a mapping looks at, so that the hot path needs no test for it: nothing is found here, and no
- * root has this termgen. */
-static const struct shm_table no_table;
+/* What a reader without a mapping looks at, so that the hot path needs no test for it: nothing is found here, no root has
+ * this termgen, and where a damaged one says that it has, a search that does not find ends as in a damaged table. */
+static const struct shm_table no_table = {.longest_probe = UINT32_MAX};
 const struct shm_entry bl_no_entry;
 static const _Atomic uint8_t no_tags[SHM_TAG_WINDOW];
 static const struct seg_map no_map = {
@@ -51,8 +53,8 @@ static int newest(struct berth_reader *r, struct mapping **m)
 	for (unsigned i = 0; i < ATTEMPTS; i++) {
 		uint64_t termgen = load_termgen(r);
 
-		if (SHM_GENERATION(termgen) == 0)
-			return BERTH_E_CORRUPT; /* it was not when we attached, and never goes back */
+		if (SHM_GENERATION(termgen) == 0 || termgen == no_map.termgen)
+			return BERTH_E_CORRUPT; /* it was not when we attached, and never will be */
 		if (r->mapping && termgen == r->map.termgen) {
 			*m = r->mapping;
 			return BERTH_OK;
@@ -74,6 +76,7 @@ int bl_reader_refresh(struct berth_reader *r)
 	if (rc == BERTH_OK && m == old)
 		return BERTH_OK;
 	set_mapping(r, rc == BERTH_OK ? m : NULL);
+	fork_order(); /* G4 */
 	bl_mapping_put(old);
 	return rc;
 }
@@ -81,7 +84,7 @@ int bl_reader_refresh(struct berth_reader *r)
 /* Inside a section, when termgen is not that of the mapping. Leaves the section open, whatever it returns. */
 int bl_reader_renew(struct berth_reader *r)
 {
-	struct mapping *m = NULL;
+	struct mapping *m = NULL, *old;
 	int rc;
 
 	if (r->depth == 0) { /* G2 */
@@ -100,9 +103,14 @@ int bl_reader_renew(struct berth_reader *r)
 		bl_mapping_put(m);
 		return BERTH_E_AGAIN;
 	}
-	if (r->mapping)
-		r->held[r->n_held++] = r->mapping;
+	old = r->mapping;
 	set_mapping(r, m);
+	if (old) { /* in two places it would be given back twice: G4 */
+		fork_order();
+		r->held[r->n_held] = old;
+		fork_order();
+		r->n_held++;
+	}
 	return BERTH_OK;
 }
 
@@ -146,10 +154,14 @@ int bl_decide_again(struct berth_reader *r, const void *key, size_t len, uint64_
 	return rc == BERTH_E_CORRUPT ? bl_damaged(r) : rc;
 }
 
-static void drop_held(struct berth_reader *r)
+static COLD void drop_held(struct berth_reader *r)
 {
-	while (r->n_held > 0)
-		bl_mapping_put(r->held[--r->n_held]);
+	while (r->n_held > 0) {
+		struct mapping *m = r->held[--r->n_held];
+
+		fork_order(); /* G4 */
+		bl_mapping_put(m);
+	}
 }
 
 /* Outside a section: gives back what belongs to the attachment. */
@@ -159,19 +171,19 @@ static void leave(struct berth_reader *r)
 	struct mapping *m = r->mapping;
 
 	set_mapping(r, NULL);
+	fork_order(); /* G4 */
 	bl_mapping_put(m);
 	if (at && at->reg) {
 		atomic_store_explicit(&r->line->tid, 0, memory_order_relaxed);
 		atomic_store_explicit(&r->line->in_use, 0,
 				      memory_order_release); /* after the line's last section_exit */
 	}
-	bl_pins_put(r->pins_mapping);
-	r->pins_mapping = NULL;
-	r->pins_generation = PINS_NONE;
+	bl_pins_none(r);
 	r->ring = NULL;
 	r->line = &r->own_line;
 	r->pool = NULL;
 	r->at = NULL;
+	fork_order(); /* G4 */
 	bl_attachment_put(at);
 }
 
@@ -276,7 +288,6 @@ int berth_reader_open(struct berth *b, struct berth_reader **out)
 			atomic_store_explicit(&r->open, 0, memory_order_release);
 			return BERTH_E_NOMEM;
 		}
-		r->owner = b;
 		r->stamp_page = b->page;
 		r->stamp = 0; /* as no page that is in use */
 		r->copies = copies;
@@ -284,10 +295,11 @@ int berth_reader_open(struct berth *b, struct berth_reader **out)
 		r->depth = r->n_held = 0;
 		r->pool = NULL;
 		r->ring = NULL;
-		r->pins_mapping = NULL;
-		r->pins_generation = PINS_NONE;
 		r->at = NULL;
 		set_mapping(r, NULL);
+		bl_pins_none(r); /* its pins_mapping is NULL: it has never been used, or was closed */
+		fork_order();    /* G4: berth_detach closes what has an owner */
+		r->owner = b;
 		atomic_fetch_add_explicit(&b->n_open, 1, memory_order_relaxed);
 		if (handle(r) == BERTH_OK)
 			bl_reader_refresh(
@@ -301,6 +313,7 @@ int berth_reader_open(struct berth *b, struct berth_reader **out)
 void berth_reader_close(struct berth_reader **handle_out)
 {
 	struct berth_reader *r = handle_out ? *handle_out : NULL;
+	struct reader_copies *copies;
 
 	if (!r)
 		return;
@@ -317,28 +330,50 @@ void berth_reader_close(struct berth_reader **handle_out)
 	r->depth = 0;
 	drop_held(r);
 	leave(r);
-	free(r->copies);
+	copies = r->copies;
 	r->copies = NULL;
+	fork_order(); /* G4 */
+	free(copies);
 	atomic_fetch_sub_explicit(&r->owner->n_open, 1, memory_order_release); /* pairs with berth_detach's load */
 	atomic_store_explicit(&r->open, 0, memory_order_release);
 }
 
-void berth_read_begin(struct berth_reader *r)
+INLINE void enter(struct berth_reader *r)
+{
+	r->section = section_enter(r->line, r->root, r->section_low, r->fences); /* G1 */
+}
+
+/* berth_read_begin, but for the usual case. In functions of their own, so that the usual ones save no registers. */
+static COLD void begin_unusual(struct berth_reader *r)
 {
 	int rc = handle(r);
 
-	if (unlikely(rc == BERTH_E_FORKED))
+	if (rc == BERTH_E_FORKED || r->depth++ > 0 || rc != BERTH_OK)
 		return;
-	if (r->depth++ > 0 || unlikely(rc != BERTH_OK))
+	if (!current(r) && bl_reader_refresh(r) != BERTH_OK)
+		stand_in(r, SHM_GENERATION(load_termgen(r))); /* the line's, for want of a mapping */
+	enter(r);
+}
+
+void berth_read_begin(struct berth_reader *r)
+{
+	if (unlikely(!r))
 		return;
-	if (unlikely(!current(r)) && bl_reader_refresh(r) != BERTH_OK)
-		stand_in(r, SHM_GENERATION(load_termgen(r)));                    /* the line's, for want of a mapping */
-	r->section = section_enter(r->line, r->root, r->section_low, r->fences); /* G1 */
+	if (!usual_handle(r)) {
+		begin_unusual(r);
+	} else if (unlikely(r->depth > 0)) {
+		r->depth++;
+	} else if (!current(r)) {
+		begin_unusual(r);
+	} else {
+		r->depth = 1;
+		enter(r);
+	}
 }
 
 void berth_read_end(struct berth_reader *r)
 {
-	if (unlikely(forked(r->stamp_page)) || unlikely(r->depth == 0))
+	if (unlikely(!r) || unlikely(forked(r->stamp_page)) || unlikely(r->depth == 0))
 		return;
 	if (--r->depth > 0)
 		return;

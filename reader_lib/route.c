@@ -162,6 +162,15 @@ static HOT int decide_chunk(struct berth_reader *r, const struct berth_key *keys
 	return BERTH_E_AGAIN;
 }
 
+/* Is it an answer about this key? Else the table could not be had, or held still, and the next key would fare no better.
+ * What cannot be mapped is of no reader's mapping. */
+static bool answers(const struct berth_reader *r, int rc)
+{
+	if (rc == BERTH_E_CORRUPT)
+		return r->mapping && current(r);
+	return rc == BERTH_OK || rc == BERTH_E_UNKNOWN;
+}
+
 /* Without a registration: decide.h, G4, key by key. */
 static int COLD decide_singly(struct berth_reader *r, const struct berth_key *keys, size_t n, struct berth_route *out,
 			      int *status)
@@ -173,6 +182,8 @@ static int COLD decide_singly(struct berth_reader *r, const struct berth_key *ke
 		if (!key_fits(&keys[i]))
 			continue;
 		status[i] = decide(r, keys[i].key, keys[i].len, hash_key(r->secret, keys[i].key, keys[i].len), &d);
+		if (!answers(r, status[i]))
+			return status[i];
 		if (status[i] == BERTH_OK)
 			fill(&out[i], d.word, d.is_default);
 	}

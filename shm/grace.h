@@ -104,8 +104,12 @@ static inline bool section_holds(uint64_t s, uint32_t generation, uint64_t tag)
 }
 
 /* membarrier(2): registered once per process, before its readers (the first call forks a child that visits each
- * processor: grace.c has the reason); a barrier on all registered processes. 0 or -1 with errno. */
+ * processor: grace.c has the reason); a barrier on all registered processes. 0 or -1 with errno. A processor that others
+ * keep busy makes the visit wait: grace_register_within gives it up after limit_ms, and returns within 100 ms more
+ * (ETIMEDOUT: this process fences for itself, as where membarrier is refused, and a later call tries again);
+ * grace_register, a writer's, after ten seconds. */
 int grace_register(void);
+int grace_register_within(unsigned limit_ms);
 int grace_barrier(void);
 
 /* The writer: what was unlinked so far was tagged with root.grace; from now on sections carry a higher number. Returns

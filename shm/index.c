@@ -2,21 +2,31 @@
  * The rare half of index.h: a search to its end, and keys that do not fit into their entry. */
 #include "index.h"
 
-static uint32_t long_key_record(const struct shm_entry *e)
+/* Of a long key: its record, checked, and its length, loaded once: so many bytes of it lie in the mapping, also when it
+ * has been reused since it was checked, as it may be under a reader without a registration. NULL: damaged. */
+static const struct shm_key_record *long_key_record(const struct seg_map *m, const struct shm_entry *e, size_t *len)
 {
-	return load_u32(e->key); /* offsetof(struct shm_long_key, record) is 0 */
+	uint32_t off = load_u32(e->key); /* offsetof(struct shm_long_key, record) is 0 */
+	const struct shm_key_record *r = seg_key_record(m, off);
+	size_t room;
+
+	if (!r)
+		return NULL;
+	*len = *(const volatile uint16_t *)&r->len;
+	return seg_record(m, off, key_record_size(*len), &room);
 }
 
 int index_long_key_equal(const struct seg_map *m, const struct shm_entry *e, const unsigned char *key, size_t len)
 {
 	const struct shm_key_record *r;
+	size_t n;
 
 	if (memcmp(e->key + offsetof(struct shm_long_key, prefix), key, SHM_KEY_PREFIX) != 0)
 		return 0;
-	r = seg_key_record(m, long_key_record(e));
+	r = long_key_record(m, e, &n);
 	if (!r)
 		return BERTH_E_CORRUPT;
-	return r->len == len && memcmp(r->data, key, len) == 0;
+	return n == len && memcmp(r->data, key, len) == 0;
 }
 
 int index_find(const struct seg_map *m, const void *key, size_t len, uint64_t hash, bool dead,
@@ -65,9 +75,8 @@ const unsigned char *index_key(const struct seg_map *m, const struct shm_entry *
 		*len = e->n;
 		return e->n >= 1 && e->n <= SHM_KEY_INLINE ? e->key : NULL;
 	}
-	r = seg_key_record(m, long_key_record(e));
-	if (!r || r->len <= SHM_KEY_INLINE || r->len > SHM_KEY_MAX)
+	r = long_key_record(m, e, len);
+	if (!r || *len <= SHM_KEY_INLINE || *len > SHM_KEY_MAX)
 		return NULL;
-	*len = r->len;
 	return (const unsigned char *)r->data;
 }

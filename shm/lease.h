@@ -6,7 +6,8 @@
  *   free --(state := open, hash := h)--> open --(hash := 0)--------------------> free    done, or the gate refused
  *                                         |                                       ^
  *                                         +--(state := unknown, end)--> unknown --+ taken again a barrier after the end
- *                                         |                                       |
+ *                                         |                                       | or, when slots are short, after
+ *                                         |                                       | overflow := its end
  *                                         +--(overflow := end, hash := 0)---------+ unknown, when slots are short
  *
  * G1 A write that the gate admitted is seen by every look that begins after the membarrier of the cutover: the lease is

@@ -104,7 +104,8 @@ static void check_there(const struct answer *a)
 	static const char *const texts[] = {"", "index-1", "c1"};
 
 	if (a->code != BERTH_OK || strcmp(a->text, texts[a->call]) != 0)
-		fail_msg("call %d, after %u instructions: %s, \"%s\"", a->call, steps_made, berth_strerror(a->code), a->text);
+		fail_msg("call %d, after %u instructions: %s, \"%s\"", a->call, steps_made, berth_strerror(a->code),
+			 a->text);
 }
 
 static void restart_of_the_writer_is_invisible_at_every_instruction(void **state)

@@ -288,6 +288,27 @@ static void a_client_may_say_which_epoch_it_means(void **state)
 	EXPECT(400, "bad-epoch", .method = "PUT", .partition = "dated", .extra = "X-Berth-Epoch: -1\r\n");
 }
 
+static void the_binding_is_closed_when_no_write_is_under_way(void **state)
+{
+	static const char *const lines[] = {"moved once true\n",
+					    "moved on -6\n",
+					    "nobody -2\n",
+					    "begin true\n",
+					    "busy -11 -11\n",
+					    "open true true\n",
+					    "end true close true again true\n",
+					    "closed -1 -1 nil -1 -1 -1 -1\n"};
+	struct answer a;
+
+	PROXY_NEEDED;
+	proxy_put("closing", "c1");
+	a = ASK(.path = "/berth/closing?p=closing", .partition = "closing");
+	for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++)
+		if (!answer_has(&a, lines[i]))
+			fail_msg("berth.lua does not say `%s`, but: %s", lines[i], a.text);
+	free(a.text);
+}
+
 /* A process that attaches on its own, unbracketed, while the proxy runs. */
 static void the_binding_tells_the_whole_placement(void **state)
 {
@@ -331,6 +352,7 @@ int main(void)
 		cmocka_unit_test(what_counts_as_a_write),
 		cmocka_unit_test(a_cutover_answers_409_until_it_is_over),
 		cmocka_unit_test(a_client_may_say_which_epoch_it_means),
+		cmocka_unit_test(the_binding_is_closed_when_no_write_is_under_way),
 		/* last: from here on each cutover waits for a barrier */
 		cmocka_unit_test(the_binding_tells_the_whole_placement),
 	};

@@ -241,6 +241,37 @@ function calls.time(_, arg)
 	ngx.print("ms ", tostring(require("berth_rules").time_ms(arg.t)), " ")
 end
 
+-- An attachment of its own: its clusters go between two calls, it is closed while a write is under way, and used when it
+-- is closed.
+function calls.closing(dir, arg)
+	local berth = require "berth"
+	local b = assert(berth.attach(dir, { writes = "bracketed" }))
+	local w, lib, gone = berth.new_write(), b.lib, 1
+	local function code(_, why)
+		return why
+	end
+	b.lib = setmetatable({}, { __index = function(_, name)
+		if name == "berth_cluster" and gone > 0 then
+			gone = gone - 1
+			return function()
+				return berth.E_UNKNOWN
+			end
+		end
+		return lib[name]
+	end })
+	ngx.say("moved once ", b:lookup(arg.p) ~= nil)
+	gone = math.huge
+	ngx.say("moved on ", code(b:lookup(arg.p)))
+	b.lib = lib
+	ngx.say("nobody ", code(b:lookup("nobody-at-all")))
+	ngx.say("begin ", b:write_begin(w, arg.p))
+	ngx.say("busy ", code(b:close()), " ", code(b:close()))
+	ngx.say("open ", b:lookup(arg.p) ~= nil, " ", b:endpoint(w.cluster) ~= nil)
+	ngx.say("end ", b:write_end(w, berth.DONE), " close ", b:close(), " again ", b:close())
+	ngx.say("closed ", code(b:lookup(arg.p)), " ", code(b:endpoint(1)), " ", tostring(b:cluster_number("c1")), " ",
+		code(b:route(arg.p)), " ", code(b:write_begin(w, arg.p)), " ", code(b:maintain()), " ", b:maintain_fd())
+end
+
 function M.call(dir)
 	ngx.req.read_body()
 	calls[ngx.var.uri:match("[^/]+$")](dir, ngx.req.get_uri_args())

@@ -4,6 +4,26 @@
 #include <stdio.h>
 #include <string.h>
 
+/* The placement with its clusters. One that is unknown was removed since the look-up, and the partition has moved: it is
+ * looked up again. */
+static int find(struct berth_reader *r, const char *partition, struct berth_placement *p, struct berth_cluster *at,
+		struct berth_cluster *to)
+{
+	int rc;
+
+	for (int tries = 0; tries < 10; tries++) {
+		rc = berth_lookup(r, partition, strlen(partition), p);
+		if (rc != BERTH_OK)
+			return rc;
+		rc = berth_cluster(r, p->cluster, at);
+		if (rc == BERTH_OK && p->phase != BERTH_SETTLED)
+			rc = berth_cluster(r, p->to_cluster, to);
+		if (rc != BERTH_E_UNKNOWN)
+			return rc;
+	}
+	return BERTH_E_AGAIN;
+}
+
 static int show(struct berth_reader *r, const char *partition)
 {
 	struct berth_placement p;
@@ -13,9 +33,7 @@ static int show(struct berth_reader *r, const char *partition)
 
 	/* Strings are valid up to berth_read_end. A proxy copies what it needs; printing would be too slow in there. */
 	berth_read_begin(r);
-	rc = berth_lookup(r, partition, strlen(partition), &p);
-	if (rc == BERTH_OK)
-		rc = berth_cluster(r, p.cluster, &at);
+	rc = find(r, partition, &p, &at, &to);
 	if (rc == BERTH_OK)
 		printf("%s: %s %s index \"%s\"", partition, at.id, at.endpoint, p.index);
 	for (unsigned i = 0; rc == BERTH_OK && i < p.n_inject; i++) {
@@ -23,8 +41,6 @@ static int show(struct berth_reader *r, const char *partition)
 		if (rc == BERTH_OK)
 			printf(" %s=%s", pair.field, pair.kind == BERTH_INJECT_PARTITION ? partition : pair.value);
 	}
-	if (rc == BERTH_OK && p.phase != BERTH_SETTLED)
-		rc = berth_cluster(r, p.to_cluster, &to);
 	if (rc == BERTH_OK && p.phase != BERTH_SETTLED)
 		printf(" moving to %s index \"%s\"", to.id, p.to_index);
 	if (rc == BERTH_OK)

@@ -175,10 +175,14 @@ function M.attach(dir_or_instance, options)
 	return setmetatable(b, B)
 end
 
--- Ends the attachment. E_BUSY: a write is under way (nothing was detached; the reader is closed all the same).
+-- Ends the attachment; every call on it answers E_INVAL from then on. E_BUSY: a write is under way, and nothing was done:
+-- end it, then close again.
 function B:close()
 	self.lib.berth_reader_close(self.reader)
 	local rc = self.lib.berth_detach(self.handle)
+	if rc == M.E_BUSY then
+		self.lib.berth_reader_open(self.handle[0], self.reader)
+	end
 	if rc ~= 0 then
 		return nil, rc
 	end
@@ -258,17 +262,32 @@ local function injected(lib_, p, pair, partition)
 	return list
 end
 
+-- The placement and its clusters. A cluster that is unknown was removed since the partition was looked up, which is then
+-- somewhere else: a code, and true.
+local function placed(b, partition)
+	local p = b.placement
+	local rc = b.lib.berth_lookup(b.reader[0], partition, #partition, p)
+	if rc ~= 0 then
+		return rc
+	end
+	rc = b.lib.berth_cluster(b.reader[0], p.cluster, b.cluster)
+	if rc == 0 and p.phase ~= M.SETTLED then
+		rc = b.lib.berth_cluster(b.reader[0], p.to_cluster, b.cluster_to)
+	end
+	return rc, rc == M.E_UNKNOWN
+end
+
 local function whole_placement(b, partition)
 	local p, c, to = b.placement, b.cluster, b.cluster_to
-	local rc = b.lib.berth_lookup(b.reader[0], partition, #partition, p)
-	if rc == 0 then
-		rc = b.lib.berth_cluster(b.reader[0], p.cluster, c)
-	end
-	if rc == 0 and p.phase ~= M.SETTLED then
-		rc = b.lib.berth_cluster(b.reader[0], p.to_cluster, to)
+	local rc, moved
+	for _ = 1, 10 do
+		rc, moved = placed(b, partition)
+		if not moved then
+			break
+		end
 	end
 	if rc ~= 0 then
-		return nil, rc
+		return nil, moved and M.E_AGAIN or rc
 	end
 	local inject, code = injected(b.lib, p, b.pair, partition)
 	if not inject then
