@@ -8,8 +8,8 @@
  * LATE     nothing is admitted to the old placement once `complete` has succeeded (INV-M2)
  * DRAINED  when it succeeds, nothing that was admitted before the cutover goes there any more (INV-M5)
  *
- * What happens: WRITES begins, SLOTS slots; with -D: OTHER (on Q too), HANDOVER (to thread 1), UNKNOWN, OVERFLOW, KILL
- * (the process), CRASH (the daemon; another one makes generation 1), ABORT (and a second cutover), HIGH_MARK, FENCES
+ * What happens: WRITES begins, SLOTS slots; with -D: OTHER (on Q too), HANDOVER (to thread 1), UNKNOWN, OVERFLOW (by an
+ * end), YOUNG (by a begin, which takes the slot of a young unknown end), KILL (the process), CRASH (the daemon; another one makes generation 1), ABORT (and a second cutover), HIGH_MARK, FENCES
  * (membarrier does not reach the process), MB_SPLIT and WEAK (tso.h). Rules broken on purpose: see README.md. */
 #ifndef WRITES
 #define WRITES 2
@@ -119,12 +119,24 @@ inline end_write(t, k, x) {
 	fi
 }
 
-#ifdef REUSE_YOUNG
+#if defined(REUSE_YOUNG) || defined(YOUNG)
 #define FREE(k) (own[k] == 0 || own[k] >= UNKNOWN_AT(0))
 #else
 #define FREE(k) (own[k] == 0 || (own[k] >= UNKNOWN_AT(0) && OLD(own[k] - UNKNOWN_AT(0))))
 #endif
 inline take_lease() {
+#ifdef YOUNG /* x: what was in the slot; no other is free */
+	if
+	:: x >= UNKNOWN_AT(0) && !OLD(x - UNKNOWN_AT(0)) ->
+		s = x - UNKNOWN_AT(0);
+#ifdef CLEAR_FIRST
+		CLEAR(0, k); raise_overflow(0)
+#else
+		raise_overflow(0); CLEAR(0, k)
+#endif
+	:: else
+	fi;
+#endif
 #ifdef UNKNOWN
 	if :: CLEAR(0, k) :: skip fi; /* an old unknown end: lease.c clears it first, lease_take need not have it so */
 #endif
@@ -168,7 +180,7 @@ proctype Begins() {
 #if SLOTS > 1
 			:: FREE(1) -> k = 1
 #endif
-			fi; own[k] = 1 }
+			fi; x = own[k]; own[k] = 1 }
 #ifndef LEASE_LATE
 			take_lease();
 #endif
