@@ -13,6 +13,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/statvfs.h>
 
 #include "../shm/crash_point.h"
 
@@ -70,6 +71,20 @@ int file_allocate(int fd, uint64_t from, uint64_t to, bool huge)
 		from = next;
 	}
 	return 0;
+}
+
+uint64_t file_system_lacks(int fd, uint64_t bytes, uint64_t *left)
+{
+	struct statvfs s;
+	uint64_t blocks;
+
+	*left = 0;
+	/* Without a limit (tmpfs with size=0, hugetlbfs without one) it says 0 blocks, or more than there can be. */
+	if (fstatvfs(fd, &s) != 0 || s.f_frsize == 0 || s.f_blocks == 0)
+		return 0;
+	*left = s.f_bfree; /* not f_bavail: what is kept for root may be ours */
+	blocks = (bytes + s.f_frsize - 1) / s.f_frsize;
+	return blocks > s.f_bfree ? (blocks - s.f_bfree) * s.f_frsize : 0;
 }
 
 struct allocation {

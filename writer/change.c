@@ -501,7 +501,8 @@ enum refusal_code table_cluster_reserve(struct table *t, struct table_cluster_ch
 		}
 		if (c->priv[0])
 			records_free(t->now, c->priv[0]);
-		if (attempt || t->n_reserved || grow_now(t, &(struct table_room){.clusters = 1}, r) != R_DONE) {
+		/* Twice: as in table_reserve_all, a growth under way may have been started with as few slots. */
+		if (attempt == 2 || t->n_reserved || grow_now(t, &(struct table_room){.clusters = 1}, r) != R_DONE) {
 			if (fresh)
 				c->number = 0;
 			return refuse(r, R_FULL, "no room for cluster %s in the table: give its file system more room",

@@ -11,7 +11,8 @@
 #define RETRY_MS 100u  /* a failed barrier, a commit of unknown fate */
 #define LOOK_US 1000u  /* for leases, in a call that is waited for */
 #define HELD_MS 100u   /* between looks at leases that are open while nobody asks */
-#define IDLE_MS 10000u /* the store's idle work: at most this often, and only after changes */
+#define IDLE_MS 10000u /* the store's idle work: so long after a change that comes when there is none left */
+#define PIECE_MS 50u   /* between two pieces of it: the sockets are served, and the disk is not its own */
 
 /* ---- the placement of a request --------------------------------------------------------------------------------- */
 
@@ -326,14 +327,15 @@ static uint64_t in_time(struct core *c, uint64_t now)
 			forget_old_barrier(c);
 		next = earlier(next, now < ends ? ends - now : RETRY_MS);
 	}
-	if (c->changes != c->changes_at_idle && !c->unknown && !c->load && c->ops->idle) {
-		if (c->idle_ms == 0)
-			c->idle_ms = now + IDLE_MS;
+	if (c->changes != c->changes_at_idle && c->idle_ms == 0)
+		c->idle_ms = now + IDLE_MS;
+	if (c->idle_ms && !c->unknown && !c->load && c->ops->idle) {
 		if (now < c->idle_ms)
 			return earlier(next, c->idle_ms - now);
-		c->ops->idle(c->store);
 		c->changes_at_idle = c->changes;
-		c->idle_ms = 0;
+		c->idle_ms = c->ops->idle(c->store) ? now + PIECE_MS : 0;
+		if (c->idle_ms)
+			next = earlier(next, PIECE_MS);
 	}
 	return next;
 }

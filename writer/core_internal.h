@@ -57,7 +57,7 @@ struct core {
 	bool unknown; /* nobody knows whether the last commit is in the store: of `hand`, or of `load` when that is
 			 empty */
 	uint64_t changes;
-	uint64_t retry_ms, idle_ms; /* when core_step tries again what failed; when the store may do its idle work */
+	uint64_t retry_ms, idle_ms; /* when core_step tries again what failed; when the store does idle work; 0: none */
 	uint64_t changes_at_idle;
 };
 

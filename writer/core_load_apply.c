@@ -72,29 +72,50 @@ static void item_get(const struct core *c, struct core_load *l, uint64_t i, stru
 
 /* ---- memory ----------------------------------------------------------------------------------------------------- */
 
-/* What its records may take up at most: placements may be known already, keys too. */
-static uint64_t record_bytes(const struct core_load *l)
+/* One more record, unless that placement has been counted. */
+static uint64_t placement_bytes(const struct core_load *l, uint8_t *counted, uint32_t placement)
 {
-	uint64_t sum = 0;
+	uint8_t bit = (uint8_t)(1u << placement % 8);
 
-	if (l->sets.n || l->has_dflt)
-		for (uint32_t i = 0; i < l->document->n_placements; i++)
-			sum += table_record_bytes(document_placement(l->document, i)->size);
+	if (counted[placement / 8] & bit)
+		return 0;
+	counted[placement / 8] |= bit;
+	return table_record_bytes(document_placement(l->document, placement)->size);
+}
+
+/* What the records of what changes may take up at most: placements may be known already, keys too. What stays as it is
+ * has its records, however much of the document that is. False: out of memory. */
+static bool record_bytes(const struct core_load *l, uint64_t *sum)
+{
+	const struct document *d = l->document;
+	uint8_t *counted = calloc(d->n_placements / 8 + 1, 1);
+
+	*sum = l->n_clusters * table_record_bytes(cluster_size(SHM_CLUSTER_ID_MAX, SHM_ENDPOINT_MAX));
+	if (!counted)
+		return false;
 	for (uint64_t i = 0; i < l->sets.n; i++) {
+		const struct load_change *set = &l->sets.all[i];
 		size_t len;
 
-		document_key(l->document, (uint32_t)l->sets.all[i].name, &len);
+		if (set->keeps)
+			continue;
+		*sum += placement_bytes(l, counted, d->partitions[set->name].placement);
+		document_key(d, (uint32_t)set->name, &len);
 		if (len > SHM_KEY_INLINE)
-			sum += table_record_bytes(key_record_size(len));
+			*sum += table_record_bytes(key_record_size(len));
 	}
-	return sum + l->n_clusters * table_record_bytes(cluster_size(SHM_CLUSTER_ID_MAX, SHM_ENDPOINT_MAX));
+	if (l->has_dflt && !l->dflt.keeps)
+		*sum += placement_bytes(l, counted, d->dflt);
+	free(counted);
+	return true;
 }
 
 static enum refusal_code expect(struct core *c, struct core_load *l)
 {
-	const struct table_room room = {
-		.partitions = l->n_new, .clusters = l->n_fresh, .record_bytes = record_bytes(l)};
+	struct table_room room = {.partitions = l->n_new, .clusters = l->n_fresh};
 
+	if (!record_bytes(l, &room.record_bytes))
+		return refuse(&l->refusal, R_FULL, "no memory for the document: give the daemon more");
 	return table_expect(c->table, &room, &l->refusal);
 }
 

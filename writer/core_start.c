@@ -124,6 +124,30 @@ static bool generation_lost(const struct core *c, const struct core_options *opt
 	       strcmp(last->uuid, table_uuid(c->table)) == 0;
 }
 
+/* Readers have partitions, and the durable store has never heard of an instance: they would see an empty table. The
+ * metas come before the flip, so the store of whoever served this table knows one. */
+static enum refusal_code check_store(const struct core *c, const struct core_options *options, const char *argument,
+				     const char *uuid, const struct instance *instance, struct refusal *r)
+{
+	const struct seg_map *previous = table_previous(c->table);
+	uint64_t live;
+	bool dflt;
+
+	if (!previous || !c->ops->durable || options->new_directory || *uuid)
+		return R_DONE;
+	live = atomic_load_explicit(&previous->table->n_live, memory_order_relaxed);
+	dflt = word_live(atomic_load_explicit(&previous->table->dflt.word, memory_order_relaxed));
+	if (!live && !dflt)
+		return R_DONE;
+	return refuse(
+		r, R_INVALID,
+		"store %s:%.96s knows of no instance, but readers of %.96s see %llu partition%s%s now, of another "
+		"store: give that one with --store; or go over to this one: `berth dump`, start with "
+		"--new-directory, `berth load`; or give them up: --new-directory alone",
+		c->ops->scheme, argument, instance->path, (unsigned long long)live, live == 1 ? "" : "s",
+		dflt ? " and a default" : "");
+}
+
 /* ---- the barrier's length over restarts ------------------------------------------------------------------------- */
 
 /* The old length stays in the store until the rules that come from it are over (core_step), so that a writer that dies
@@ -296,6 +320,8 @@ enum refusal_code core_open_with(struct instance *instance, const struct core_op
 			instance->path, ops->scheme);
 		goto fail;
 	}
+	if ((code = check_store(c, options, argument, metas.uuid, instance, r)) != R_DONE)
+		goto fail;
 	if ((code = build(c, &metas.counters, r)) != R_DONE)
 		goto fail;
 	r->code = R_DONE;

@@ -144,18 +144,10 @@ static int building_open(struct table *t, uint64_t *allocated)
 	return fd;
 }
 
-static void header_fill(const struct table *t, struct generation *g, uint32_t number, uint32_t capacity,
-			uint32_t n_clusters)
+static void lay_out(struct shm_table *h, uint32_t capacity, uint32_t n_clusters)
 {
-	struct shm_table *h = gen_header(g);
 	uint64_t n_entries = (uint64_t)capacity + SHM_PROBE_MAX;
 
-	memset(h, 0, sizeof *h);
-	h->magic = SHM_MAGIC_TABLE;
-	h->abi = SHM_ABI;
-	h->fingerprint = SHM_FINGERPRINT;
-	memcpy(h->uuid, t->root->uuid, 16);
-	h->generation = number;
 	h->capacity = capacity;
 	h->n_cluster_slots = n_clusters;
 	h->clusters_off = SHM_PAGE;
@@ -163,6 +155,28 @@ static void header_fill(const struct table *t, struct generation *g, uint32_t nu
 	h->documents_off = h->entries_off + n_entries * sizeof(struct shm_entry);
 	h->tags_off = round_up(h->documents_off + n_entries * 8, 64);
 	h->records_off = round_up(h->tags_off + n_entries + SHM_TAG_WINDOW, SHM_PAGE);
+}
+
+uint64_t generation_records_off(uint32_t capacity, uint32_t n_clusters)
+{
+	struct shm_table h;
+
+	lay_out(&h, capacity, n_clusters);
+	return h.records_off;
+}
+
+static void header_fill(const struct table *t, struct generation *g, uint32_t number, uint32_t capacity,
+			uint32_t n_clusters)
+{
+	struct shm_table *h = gen_header(g);
+
+	memset(h, 0, sizeof *h);
+	h->magic = SHM_MAGIC_TABLE;
+	h->abi = SHM_ABI;
+	h->fingerprint = SHM_FINGERPRINT;
+	memcpy(h->uuid, t->root->uuid, 16);
+	h->generation = number;
+	lay_out(h, capacity, n_clusters);
 	h->size = g->mapped;
 }
 
@@ -226,7 +240,7 @@ int generation_seal(struct generation *g, uint64_t headroom)
 {
 	uint64_t used = g->records.high ? g->records.high - g->map.records_off : 0;
 	uint64_t least = round_up(g->map.records_off + used + headroom + SHM_RECORD_MAX, instance_file_block(g->fd));
-	uint64_t size = round_up(least + used / 4 + records_headroom(), instance_file_block(g->fd));
+	uint64_t size = round_up(least + used / 4 + records_headroom(), instance_file_block(g->fd)), before;
 
 	if (size > g->mapped)
 		size = g->mapped;
@@ -240,9 +254,13 @@ int generation_seal(struct generation *g, uint64_t headroom)
 	if (ftruncate(g->fd, (off_t)size) != 0)
 		return -1;
 	CRASH_POINT(building_cut);
-	if (size < g->mapped)
-		munmap(g->base + size, g->mapped - size);
+	before = g->mapped;
 	g->mapped = g->limit = size;
+	g->held = round_up(records_seal(g), instance_file_block(g->fd));
+	if (g->held < size)
+		g->held = size;
+	if (g->held < before)
+		munmap(g->base + g->held, before - g->held);
 	if (g->allocated > size)
 		g->allocated = size;
 	gen_header(g)->size = size;
@@ -256,6 +274,8 @@ static void generation_free(struct generation **gp, bool unmap)
 	struct generation *g = *gp;
 
 	records_destroy(g);
+	if (g->held > g->mapped)
+		munmap(g->base + g->mapped, g->held - g->mapped);
 	mirror_table_drop(&g->mirror);
 	if (unmap) {
 		if (g->base && g->base != MAP_FAILED)

@@ -6,7 +6,9 @@
  * change goes to both tables (P5 of change.c) -> seal -> packet programs go over to the new mirror (mirror_follow.c),
  * while changes still go to both -> flip. It starts early enough (GROW_AT) that slices suffice;
  * where changes come faster they wait for it a little, each (grow_press), and it is done at once where that did not
- * suffice (GROW_MUST, a batch). It neither starts nor goes on between a reserve and its publish.
+ * suffice (GROW_MUST, a batch). It neither starts nor goes on between a reserve and its publish. One that the file system
+ * has no room for is refused before it takes any (growth_fits): others have what is free, and who asks again and again
+ * while the table is full is answered at once.
  *
  * Grace periods: guarantees in shm/grace.h. One runs whenever something is retired; what is retired while it runs waits
  * for the next. A section that holds memory back only delays what it can see. */
@@ -164,26 +166,78 @@ void reserve_reclaim(struct table *t)
 
 /* ---- growth ---- */
 
-static uint64_t growth_bytes(const struct table *t)
+/* Of a file with this place for records, and of its reserve. */
+static uint64_t growth_bytes(const struct table *t, uint64_t records_off)
 {
-	const struct generation *g = t->next;
 	uint64_t records = t->now->records.high ? t->now->records.high - t->now->map.records_off : 0;
 
-	return g->map.records_off + records + records / 2 + t->headroom + 4 * records_headroom();
+	return records_off + records + records / 2 + t->headroom + 4 * records_headroom();
+}
+
+/* Blocks come to a file in steps of SEG_HUGE (grow_allocate). Never more than that takes: what this lets pass may find
+ * no room, what it refuses would have found none. has: bytes that the file has. */
+static uint64_t growth_takes(uint64_t bytes, uint64_t has)
+{
+	uint64_t to = (bytes + SEG_HUGE - 1) / SEG_HUGE * SEG_HUGE;
+
+	return bytes > has && to > has ? to - has : 0;
+}
+
+static enum refusal_code refuse_growth(const struct table *t, uint32_t capacity, const char *error, uint64_t lacks,
+				       struct refusal *r)
+{
+	return refuse(r, R_FULL,
+		      "no room for a table of %u entries and its reserve in %s: %s; give the file system %llu bytes "
+		      "more",
+		      capacity, t->instance->path, error, (unsigned long long)lacks);
+}
+
+/* One that has given back what it took. bytes: of one of its files, when it took so much that it may not be tried for
+ * each insertion; a failing call, or a small file, is tried again at once. */
+static void note_no_room(struct table *t, uint64_t bytes, uint64_t lacks, const struct refusal *r)
+{
+	t->no_room.why = *r;
+	t->no_room.lacks = lacks;
+	t->no_room.bytes = bytes;
+	t->no_room.until_ms = seg_clock_ms(CLOCK_MONOTONIC) + RETRY_MS;
+	file_system_lacks(t->instance->table_dir_fd, 0, &t->no_room.left);
+}
+
+/* Before a growth takes anything: it would have all that is free until it has to give up. The reserve is used for the
+ * new file. */
+static bool growth_fits(struct table *t, uint32_t capacity, uint32_t n_clusters, struct refusal *r)
+{
+	uint64_t bytes = growth_bytes(t, generation_records_off(capacity, n_clusters)), left;
+	uint64_t takes = growth_takes(bytes, t->reserve_size) + growth_takes(bytes, 0);
+	uint64_t lacks = file_system_lacks(t->instance->table_dir_fd, takes, &left);
+
+	if (lacks) {
+		t->no_room.lacks = lacks;
+		refuse_growth(t, capacity, strerror(ENOSPC), lacks, &t->no_room.why);
+	}
+	/* One that was refused after it had allocated: an answer for who asks again at once. */
+	if (lacks || (t->no_room.bytes && bytes >= t->no_room.bytes && left <= t->no_room.left &&
+		      seg_clock_ms(CLOCK_MONOTONIC) < t->no_room.until_ms)) {
+		*r = t->no_room.why;
+		return false;
+	}
+	return true;
 }
 
 bool grow_start(struct table *t, uint32_t capacity, uint32_t n_clusters, struct refusal *r)
 {
 	uint32_t number = t->now->map.generation + 1;
 
-	if (generation_create(t, number, capacity, n_clusters, &t->next, r) != R_DONE)
+	if (!growth_fits(t, capacity, n_clusters, r))
 		return false;
+	if (generation_create(t, number, capacity, n_clusters, &t->next, r) != R_DONE)
+		goto refused;
 	t->reserving_fd = openat(t->instance->table_dir_fd, "reserve.new",
 				 O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0640);
 	if (t->reserving_fd < 0) {
 		refuse(r, R_BACKEND, "cannot make %s/reserve.new: %s", t->instance->path, strerror(errno));
 		generation_discard(t, &t->next);
-		return false;
+		goto refused;
 	}
 	CRASH_POINT(reserve_new_made);
 	(void)!fchmod(t->reserving_fd, t->instance->table_mode);
@@ -194,6 +248,9 @@ bool grow_start(struct table *t, uint32_t capacity, uint32_t n_clusters, struct 
 	t->mirror_asked = false;
 	t->growth = GROW_ALLOCATE;
 	return true;
+refused:
+	note_no_room(t, 0, 0, r);
+	return false;
 }
 
 /* Takes over what the thread has allocated. 0, or -1 with errno. */
@@ -216,8 +273,10 @@ void grow_stop(struct table *t)
 	mirrored_rest(t);
 }
 
-static void grow_give_up(struct table *t)
+static void grow_give_up(struct table *t, uint64_t lacks, const struct refusal *r)
 {
+	uint64_t bytes = t->asked ? growth_bytes(t, t->next->map.records_off) : 0;
+
 	grow_stop(t);
 	mirrored_give_up(t);
 	close(t->reserving_fd);
@@ -228,13 +287,14 @@ static void grow_give_up(struct table *t)
 	t->headroom = 0;
 	t->grow_again_ms = seg_clock_ms(CLOCK_MONOTONIC) + RETRY_MS;
 	reserve_make(t, t->now->limit);
+	note_no_room(t, bytes, lacks, r);
 }
 
 /* 1 done, 0 more to do, -1 no room. A small file, and what came to it while the thread was at work, in steps;
  * wait: this call may take as long as it does. */
 static int grow_allocate(struct table *t, bool wait)
 {
-	uint64_t want = growth_bytes(t), to;
+	uint64_t want = growth_bytes(t, t->next->map.records_off), to;
 
 	if (want > t->next->mapped) {
 		errno = ENOSPC; /* more than offsets reach */
@@ -314,9 +374,9 @@ static bool copy_slot(struct table *t, uint32_t slot)
 }
 
 /* Bytes that either file lacks. */
-static unsigned long long grow_lacks(const struct table *t)
+static uint64_t grow_lacks(const struct table *t)
 {
-	uint64_t want = growth_bytes(t),
+	uint64_t want = growth_bytes(t, t->next->map.records_off),
 		 has = t->next->allocated > t->next->recycled ? t->next->allocated : t->next->recycled;
 
 	return (want > has ? want - has : 0) + (want > t->reserving ? want - t->reserving : 0);
@@ -333,6 +393,7 @@ static int grow_slice(struct table *t, uint64_t until_ns, struct refusal *r)
 {
 	bool wait = until_ns == UINT64_MAX;
 	uint32_t capacity;
+	uint64_t lacks = 0;
 
 	if (!t->next)
 		return 1;
@@ -341,12 +402,11 @@ static int grow_slice(struct table *t, uint64_t until_ns, struct refusal *r)
 		int rc = grow_allocate(t, wait);
 
 		if (rc < 0) {
-			refuse(r, R_FULL,
-			       "no room for a table of %u entries and its reserve in %s: %s; give the file system %llu "
-			       "bytes more",
-			       t->next->map.capacity, t->instance->path, strerror(errno), grow_lacks(t));
-			grow_give_up(t);
-			return 1;
+			const char *error = strerror(errno);
+
+			lacks = grow_lacks(t);
+			refuse_growth(t, capacity, error, lacks, r);
+			goto give_up;
 		}
 		if (rc > 0 && !t->mirror_asked) { /* its memory, once there is room for the table */
 			t->mirror_asked = true;
@@ -379,12 +439,15 @@ static int grow_slice(struct table *t, uint64_t until_ns, struct refusal *r)
 		goto full;
 	t->growth = GROW_IDLE;
 	t->headroom = 0;
+	t->no_room.told = false;
+	t->no_room.bytes = 0;
 	mirrored_enable(t);
 	return 1;
 full:
 	refuse(r, R_FULL, "a table of %u entries has no room for what is in the present one: give %s more room",
 	       capacity, t->instance->path);
-	grow_give_up(t);
+give_up:
+	grow_give_up(t, lacks, r);
 	return 1;
 }
 
@@ -468,11 +531,17 @@ static bool time_to_grow(const struct table *t)
 	       atomic_load_explicit(&h->longest_probe, memory_order_relaxed) > SHM_PROBE_MAX * 3 / 4;
 }
 
+const char *table_growth_failed(const struct table *t, uint64_t *lacks)
+{
+	*lacks = t->no_room.lacks;
+	return t->no_room.told ? t->no_room.why.message : NULL;
+}
+
 uint64_t table_step(struct table *t, uint64_t budget_us)
 {
 	uint64_t start = seg_clock_ns(CLOCK_MONOTONIC), now_ms = start / 1000000u, wait = UINT64_MAX;
 	uint64_t until_ns = start + budget_us * 1000u;
-	struct refusal ignored;
+	struct refusal r = {.code = R_DONE};
 
 	mirrored_age(t);
 	if (passed_left(t)) {
@@ -490,15 +559,16 @@ uint64_t table_step(struct table *t, uint64_t budget_us)
 		uint64_t n = live(t);
 
 		/* Half full after the growth: 138 bytes a partition, less with each that comes. */
-		if (!grow_start(t, capacity_for(n + n / 4), clusters_wanted(t, 0), &ignored))
+		if (!grow_start(t, capacity_for(n + n / 4), clusters_wanted(t, 0), &r))
 			t->grow_again_ms = now_ms + RETRY_MS;
 	}
 	if (t->growth != GROW_IDLE && !t->n_reserved) {
-		if (grow_slice(t, until_ns, &ignored) == 0)
+		if (grow_slice(t, until_ns, &r) == 0)
 			return grow_waits(t) ? ALLOCATING_MS : 0;
 	} else if (now_ms >= t->grow_again_ms && old_files_step(t)) {
 		return 0;
 	}
+	t->no_room.told = t->no_room.told || r.code != R_DONE;
 	if (passed_left(t))
 		return 0;
 	if (t->reserve_size < t->now->limit && now_ms >= t->grow_again_ms)

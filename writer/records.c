@@ -4,7 +4,9 @@
  *
  * jemalloc keeps its own data outside the area (metadata_use_hooks = false) and never touches what it hands out, so an
  * extent costs nothing until a record lies in it: the file is backed by memory (generation_allocate) just before use.
- * Extents are never given back or purged: the whole file goes with its generation. */
+ * Extents are never given back or purged: the whole file goes with its generation. They may reach beyond the file's end
+ * (jemalloc asks for more than it needs): as long as the arena lives, those addresses are nobody else's, or jemalloc
+ * would take the extents of two arenas for one. */
 #include "../shm/poison.h"
 #include "table_internal.h"
 
@@ -119,6 +121,15 @@ int records_make(struct generation *g)
 	arena_control(r->arena, "dirty_decay_ms", &never, sizeof never);
 	arena_control(r->arena, "muzzy_decay_ms", &never, sizeof never);
 	return 0;
+}
+
+uint64_t records_seal(struct generation *g)
+{
+	struct hooks *h = g->records.hooks;
+	size_t within = g->limit - g->map.records_off;
+
+	h->size = h->used > within ? h->used : within;
+	return g->map.records_off + h->size;
 }
 
 void records_destroy(struct generation *g)

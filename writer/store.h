@@ -75,8 +75,9 @@ struct store_ops {
 	/* After STORE_UNKNOWN: re-opens what it must and tells whether the last commit is in the store. STORE_UNKNOWN:
 	 * still not known, ask again later. */
 	enum store_result (*settle)(struct store *, bool *committed, struct refusal *r);
-	/* Space that a growing daemon can give back, counters; may be NULL. Called when idle. */
-	void (*idle)(struct store *);
+	/* A piece of what is done when idle (old history, space that can be given back), some milliseconds long; may be
+	 * NULL. True: there is more of it. */
+	bool (*idle)(struct store *);
 };
 
 extern const struct store_ops store_sqlite;

@@ -22,7 +22,7 @@
 #include <stdlib.h>
 
 #define HISTORY_KEEP 1000000
-#define HISTORY_SLICE 2000
+#define HISTORY_SLICE 500
 #define LOG_IDLE_PAGES 1024   /* idle writes the log back from here on (pages of 4 KiB) */
 #define LOG_SHRINK_PAGES 4096 /* and gives its space back from here on */
 #define LOG_BUSY_PAGES 65536  /* begin does it, if there was no idle moment for so long */
@@ -337,22 +337,25 @@ static enum store_result sqlite_settle(struct store *s, bool *committed, struct 
 
 /* ---- idle -------------------------------------------------------------------------------------------------- */
 
-static void sqlite_idle(struct store *s)
+static bool sqlite_idle(struct store *s)
 {
 	int rc, now = 0, high = 0;
+	bool gone;
 
 	if (s->phase != IDLE || !s->db || s->suspect)
-		return;
-	rc = sqrows_trim(&s->rows, HISTORY_KEEP, HISTORY_SLICE); /* commits by itself; nobody asks whether it is in */
+		return false;
+	/* commits by itself; nobody asks whether it is in */
+	rc = sqrows_trim(&s->rows, HISTORY_KEEP, HISTORY_SLICE, &gone);
 	CRASH_POINT(history_trimmed);
 	if (rc && !surely_out(rc)) {
 		s->suspect = true;
-		return;
+		return false;
 	}
 	if (s->log_pages >= LOG_IDLE_PAGES)
 		checkpoint(s);
 	if (!sqlite3_db_status(s->db, SQLITE_DBSTATUS_CACHE_USED, &now, &high, 0) && now > CACHE_IDLE)
 		sqlite3_db_release_memory(s->db);
+	return gone;
 }
 
 const struct store_ops store_sqlite = {

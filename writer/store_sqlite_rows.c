@@ -97,11 +97,15 @@ int sqrows_put_event(struct sqrows *rows, const struct store_event *e)
 	return sqrows_run(rows, ST_EVENT);
 }
 
-int sqrows_trim(struct sqrows *rows, int64_t keep, int64_t slice)
+int sqrows_trim(struct sqrows *rows, int64_t keep, int64_t slice, bool *gone)
 {
+	int rc;
+
 	sqlite3_bind_int64(rows->st[ST_TRIM], 1, keep);
 	sqlite3_bind_int64(rows->st[ST_TRIM], 2, slice);
-	return sqrows_run(rows, ST_TRIM);
+	rc = sqrows_run(rows, ST_TRIM);
+	*gone = rc == SQLITE_OK && sqlite3_changes(sqlite3_db_handle(rows->st[ST_TRIM])) > 0;
+	return rc;
 }
 
 /* ---- out of rows ------------------------------------------------------------------------------------------- */

@@ -48,8 +48,8 @@ int sqrows_put_meta(struct sqrows *, const char *name, const char *value);
 int sqrows_put_cluster(struct sqrows *, const struct store_cluster *);
 int sqrows_put_partition(struct sqrows *, const struct store_partition *);
 int sqrows_put_event(struct sqrows *, const struct store_event *);
-/* At most `slice` events of those that are not among the newest `keep`. */
-int sqrows_trim(struct sqrows *, int64_t keep, int64_t slice);
+/* At most `slice` events of those that are not among the newest `keep`. *gone: there were some. */
+int sqrows_trim(struct sqrows *, int64_t keep, int64_t slice, bool *gone);
 
 int sqrows_count(struct sqrows *, uint64_t *n);
 /* Whether the last transaction in the database is the one of this name. */

@@ -114,6 +114,9 @@ struct table_stats {
 	bool growing;
 };
 void table_stats(const struct table *, struct table_stats *);
+/* Why the growth of table_step found no room; NULL: it did, or none was needed yet. *lacks: bytes of the file system; 0: it
+ * is not known how many. Lives until the next call that changes the table. */
+const char *table_growth_failed(const struct table *, uint64_t *lacks);
 
 /* ---- changing ---- */
 /* Takes the next epoch for good: it is never handed out again, whatever becomes of the change. 0: exhausted. */

@@ -44,6 +44,9 @@ struct records {
 };
 
 int records_make(struct generation *);
+/* No record ends beyond `limit` from now on. Bytes from base whose addresses are the arena's until records_destroy; those
+ * beyond the file's end are never touched. */
+uint64_t records_seal(struct generation *);
 void records_destroy(struct generation *);
 /* Bytes in which records of some more sizes find room: each size takes whole pages of jemalloc's, 4 KiB each on x86-64, and
  * 64 KiB where the kernel's pages may be of that size (aarch64). */
@@ -64,6 +67,7 @@ struct generation {
 	struct seg_map map; /* what readers see of it; .table, .entries … point into base */
 	uint8_t *base;
 	size_t mapped;      /* bytes mapped at base: more than the file's while it is being built */
+	size_t held;        /* bytes of addresses at base, when more than mapped: records_seal */
 	uint64_t allocated; /* bytes of the file that are backed by memory */
 	uint64_t recycled;  /* bytes that the file had when it was taken over; 0: a new one */
 	uint64_t limit;     /* the file's size, once sealed; until then mapped */
@@ -117,8 +121,16 @@ struct table {
 	uint64_t reserving;            /* bytes of the coming reserve that are allocated */
 	int reserving_fd;
 	uint64_t headroom;      /* bytes of records that next must have room for beyond the usual */
-	uint64_t grow_again_ms; /* after a growth that found no room */
-	uint64_t n_reserved;    /* changes between reserve and publish */
+	uint64_t grow_again_ms; /* after a growth, or a reserve, that found no room */
+	struct {                /* of the last growth that found no room */
+		struct refusal why;
+		uint64_t lacks; /* bytes of the file system; 0: it is not known how many */
+		bool told;      /* that of table_step found none, and none has since */
+		uint64_t bytes; /* of one file of one that had taken much; 0: it had not, or one has found room since */
+		uint64_t left;  /* file_system_lacks after that; not repeated while it says so */
+		uint64_t until_ms; /* and before this time */
+	} no_room;
+	uint64_t n_reserved; /* changes between reserve and publish */
 	/* grace */
 	uint64_t n_retired, grace_periods, blocked_ms, next_look_ms;
 	uint64_t passed; /* what was retired with a lower number than this may be freed */
@@ -146,6 +158,8 @@ struct table {
 uint32_t capacity_for(uint64_t n_partitions); /* homes for so many, at the load that a fresh table has */
 enum refusal_code generation_create(struct table *, uint32_t number, uint32_t capacity, uint32_t n_cluster_slots,
 				    struct generation **, struct refusal *);
+/* Where the records of such a generation begin: what it takes without them. */
+uint64_t generation_records_off(uint32_t capacity, uint32_t n_cluster_slots);
 bool huge_wanted(const struct table *, int fd);
 /* Backs bytes up to `end` with memory. 0, or -1 with errno. */
 int generation_allocate(struct generation *, uint64_t end);
@@ -170,6 +184,9 @@ int reserve_make(struct table *, uint64_t size);
 /* ---- allocation.c ---- */
 /* Backs [from, to) of a table's file with memory. 0, or -1 with errno. huge: F6 of generation.c. */
 int file_allocate(int fd, uint64_t from, uint64_t to, bool huge);
+/* What the file system of a descriptor lacks for so many bytes more; 0: nothing, or it does not say. *left: a number
+ * that goes up when it gets more room. */
+uint64_t file_system_lacks(int fd, uint64_t bytes, uint64_t *left);
 /* The same for two files up to one size, by a thread of its own. */
 struct allocation;
 struct allocation_part {

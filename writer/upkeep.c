@@ -74,6 +74,25 @@ void mirror_tell(struct server *s)
 		  LOG_S("message", "packet programs pass everything to user space; all else is served"));
 }
 
+/* Once, until there is room. Nothing is lost yet; the log is where somebody sees it before insertions are refused. */
+static void growth_turn(struct server *s)
+{
+	const struct table *t = core_table(s->core);
+	uint64_t lacks;
+	const char *why = table_growth_failed(t, &lacks);
+	struct table_stats stats;
+
+	if (why && !s->growth_told) {
+		table_stats(t, &stats);
+		log_event(LEVEL_WARN, "growth-failed", LOG_N("partitions", stats.n_live),
+			  LOG_N("capacity", stats.capacity), LOG_N("missing_bytes", lacks), LOG_S("reason", why),
+			  LOG_S("message",
+				"the table cannot grow: it is tried again each second, and when it is full new "
+				"partitions are refused; changes of those that are there go on"));
+	}
+	s->growth_told = why != NULL;
+}
+
 static void core_turn(struct server *s)
 {
 	uint64_t from = busy_ns();
@@ -88,6 +107,7 @@ static void core_turn(struct server *s)
 	else if (wait_ms != UINT64_MAX)
 		upkeep_soon(s, wait_ms);
 	mirror_turn(s);
+	growth_turn(s);
 	publish_turn(s);
 	took(s, from);
 }

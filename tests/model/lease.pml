@@ -9,8 +9,9 @@
  * DRAINED  when it succeeds, nothing that was admitted before the cutover goes there any more (INV-M5)
  *
  * What happens: WRITES begins, SLOTS slots; with -D: OTHER (on Q too), HANDOVER (to thread 1), UNKNOWN, OVERFLOW (by an
- * end), YOUNG (by a begin, which takes the slot of a young unknown end), KILL (the process), CRASH (the daemon; another one makes generation 1), ABORT (and a second cutover), HIGH_MARK, FENCES
- * (membarrier does not reach the process), MB_SPLIT and WEAK (tso.h). Rules broken on purpose: see README.md. */
+ * end), YOUNG (by a begin, which takes the slot of a young unknown end), KILL (the process), CRASH (the daemon; another
+ * one makes generation 1), ABORT (and a second cutover), HIGH_MARK, FENCES (membarrier does not reach the process),
+ * MB_SPLIT and WEAK (tso.h). Rules broken on purpose: see README.md. */
 #ifndef WRITES
 #define WRITES 2
 #endif
