@@ -18,7 +18,8 @@ struct registry;
 
 #define PACKET_ARRAYS (1u + MIRROR_PASTS)
 /* The n-th array as it is now: 0 that of the mirror, behind it those of mirrors that went. False when there is none. */
-bool packet_leases(const struct mirror *m, const struct mirror_past pasts[MIRROR_PASTS], unsigned n, struct lease_array *);
+bool packet_leases(const struct mirror *m, const struct mirror_past pasts[MIRROR_PASTS], unsigned n,
+		   struct lease_array *);
 /* A mirror goes: it is withdrawn, or made anew. Its programs pass everything up by now (state 0, and a kernel grace period
  * since), but what they have under way goes on. kept: to be seen in a past one. Else its ends will be seen by nobody: from
  * now on the ledger says so, for every partition. And that one of them may have written without leases until now. Before
