@@ -27,7 +27,8 @@ struct answer *shared_answer(void); /* munmap */
 pid_t steps_start(struct reader_place *, const char *key, struct answer *);
 void steps_resume(pid_t, enum __ptrace_request how);
 void steps_stop(pid_t);
-/* Makes `change` after each stride-th instruction of a call in turn, and has `check` judge each answer. */
+/* Makes `change` after each stride-th instruction of a call in turn, and has `check` judge each answer. Without BERTH_LONG=1
+ * a third of these, from a first one that differs from run to run; a failure says which it was. */
 void at_each_instruction(struct reader_place *, const char *key, enum call, unsigned stride,
 			 void (*change)(struct reader_place *, unsigned), void (*check)(const struct answer *));
 /* Changes for it: another writer, a new table, and the old one, in which the call may be, reads as zeros. */
