@@ -28,7 +28,7 @@ static HOT NOINLINE int admit_unusual(struct berth_reader *r, const void *key, s
 	if (!r || !key || len - 1 >= SHM_KEY_MAX)
 		return BERTH_E_INVAL;
 	rc = handle(r);
-	if (rc == BERTH_OK && at_abandoned(r))
+	if (rc == BERTH_OK && r->gate != GATE_NONE && at_abandoned(r))
 		return BERTH_E_WRITER_DOWN;
 	if (rc == BERTH_OK && r->gate != GATE_OPEN)
 		rc = open_gate(r);

@@ -125,11 +125,11 @@ static int may_begin(struct berth_reader *r)
 {
 	int rc = handle(r);
 
-	if (rc == BERTH_OK && at_abandoned(r))
-		return BERTH_E_WRITER_DOWN;
-	if (rc != BERTH_OK || r->pool)
+	if (rc != BERTH_OK)
 		return rc;
-	return r->owner->writes == BERTH_WRITES_BRACKETED ? BERTH_E_WRITER_DOWN : BERTH_E_INVAL;
+	if (r->owner->writes != BERTH_WRITES_BRACKETED)
+		return BERTH_E_INVAL;
+	return r->pool && !at_abandoned(r) ? BERTH_OK : BERTH_E_WRITER_DOWN;
 }
 
 static HOT NOINLINE int begin_unusual(struct berth_reader *r, const void *key, size_t len, uint64_t epoch,
