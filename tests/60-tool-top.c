@@ -37,7 +37,7 @@ static int live(void *arg)
 	int fd;
 
 	setsid();
-	fd = open(s->name, O_RDWR); /* the terminal of this session */
+	fd = open(s->name, O_RDWR); /* becomes its controlling terminal */
 	if (fd < 0 || ioctl(fd, TIOCSWINSZ, &size) != 0)
 		return 126;
 	for (int i = 0; i < 3; i++)
